@@ -1,0 +1,23 @@
+//! Pictures in and out: decoding within limits, resizing exactly as Pillow does, and the files that masks are
+//! written to.
+//!
+//! - [`read_image`], [`decode_image`]: any supported file to an 8-bit RGB [`Image`], upright, within [`Limits`];
+//! - [`resize_bilinear`], [`longest_side`]: the models' preprocessing, bit for bit as the reference does it;
+//! - [`ImageMasks`]: the masks cut from one picture, in the JSON form of SAM's own mask generator;
+//! - [`write`]: masks as PNG, overlay picture, COCO, YOLO and GeoJSON;
+//! - [`write_atomic`]: the one way files are written.
+
+mod atomic;
+mod decode;
+mod error;
+mod image;
+mod records;
+mod resize;
+pub mod write;
+
+pub use atomic::{create_parent, write_atomic};
+pub use decode::{EXTENSIONS, Limits, decode_image, read_image, read_mask_png};
+pub use error::DataError;
+pub use image::Image;
+pub use records::{ImageMasks, ImageRecord, MaskRecord};
+pub use resize::{longest_side, resize_bilinear};

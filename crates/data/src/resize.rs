@@ -1,0 +1,188 @@
+//! Resizing exactly as Pillow's `Image.resize(size, Image.BILINEAR)` does on 8-bit pictures, which is what the
+//! reference preprocessing of the Segment Anything family uses.
+//!
+//! The rule: a triangle filter that widens when shrinking; columns first, then rows, with 8-bit values between; per
+//! output pixel the weights are normalised in double precision and rounded to 22 fractional bits; sums are rounded
+//! half up. An axis whose length does not change is not filtered. The tests hold results of Pillow itself.
+
+use rayon::prelude::*;
+
+use crate::{DataError, Image};
+
+/// Fractional bits of a weight: 32, less 8 for the pixel and 2 to spare, as in Pillow.
+const WEIGHT_BITS: u32 = 22;
+
+/// Resizes to `width` x `height` pixels; bit-equal to Pillow (see the module's text).
+///
+/// # Errors
+/// [`DataError::ZeroSize`] for a side of 0, [`DataError::TooLarge`] when there is no memory for the result.
+pub fn resize_bilinear(image: &Image, width: u32, height: u32) -> Result<Image, DataError> {
+    if width == 0 || height == 0 {
+        return Err(DataError::ZeroSize { width, height });
+    }
+    let narrowed;
+    let mut source = image;
+    if width != source.width() {
+        narrowed = resize_columns(source, width)?;
+        source = &narrowed;
+    }
+    if height == source.height() { Ok(source.clone()) } else { resize_rows(source, height) }
+}
+
+/// The size of a `width` x `height` picture scaled so that its longer side is `target`: each side rounded half up
+/// and at least 1.
+///
+/// The reference gives 0 for the short side of extreme shapes and then fails; hence the lower bound.
+pub fn longest_side(width: u32, height: u32, target: u32) -> (u32, u32) {
+    let scale = f64::from(target) / f64::from(width.max(height));
+    let scaled = |side: u32| ((f64::from(side) * scale + 0.5) as u32).max(1);
+    (scaled(width), scaled(height))
+}
+
+/// For every output position of one axis: where its window of source positions starts, and the weights in it.
+struct Windows {
+    starts: Vec<usize>,
+    /// `ends[i]` is where the weights of output position i end in `weights`; they start where those of i - 1 end.
+    ends: Vec<usize>,
+    weights: Vec<u32>,
+}
+
+impl Windows {
+    /// Windows of the triangle filter from `source` to `target` positions, both at least 1.
+    ///
+    /// The arithmetic repeats Pillow's `precompute_coeffs` step by step, because the last bit depends on the order.
+    fn new(source: u32, target: u32) -> Self {
+        let scale = f64::from(source) / f64::from(target);
+        let support = scale.max(1.0);
+        let per_pixel = 1.0 / support;
+        let mut windows = Self { starts: Vec::new(), ends: Vec::new(), weights: Vec::new() };
+        let mut window = Vec::new();
+        for position in 0..target {
+            let center = (f64::from(position) + 0.5) * scale;
+            let start = (center - support + 0.5).max(0.0) as u32;
+            let end = ((center + support + 0.5) as u32).min(source);
+            window.clear();
+            window.extend((start..end).map(|k| {
+                let distance = (f64::from(k) - center + 0.5) * per_pixel;
+                (1.0 - distance.abs()).max(0.0)
+            }));
+            let total: f64 = window.iter().sum();
+            let fixed = |w: f64| (0.5 + w / total * f64::from(1u32 << WEIGHT_BITS)) as u32;
+            windows.starts.push(start as usize);
+            windows.weights.extend(window.iter().map(|&w| fixed(w)));
+            windows.ends.push(windows.weights.len());
+        }
+        windows
+    }
+
+    /// Start of the window and its weights, for every output position.
+    fn iter(&self) -> impl Iterator<Item = (usize, &[u32])> {
+        let mut from = 0;
+        self.starts.iter().zip(&self.ends).map(move |(&start, &end)| {
+            let weights = &self.weights[from..end];
+            from = end;
+            (start, weights)
+        })
+    }
+}
+
+/// Rounds a weighted sum to a pixel value. Weights add up to 1 but for rounding, so only the top needs a bound, and
+/// 32 bits hold every sum (255 * 2^22 and some).
+fn round(sum: u32) -> u8 {
+    (sum >> WEIGHT_BITS).min(255) as u8
+}
+
+const HALF: u32 = 1 << (WEIGHT_BITS - 1);
+
+fn resize_columns(image: &Image, width: u32) -> Result<Image, DataError> {
+    let windows = Windows::new(image.width(), width);
+    let (source_row, target_row) = (image.width() as usize * 3, width as usize * 3);
+    let mut pixels = buffer(width, image.height())?;
+    pixels.par_chunks_exact_mut(target_row).zip(image.as_raw().par_chunks_exact(source_row)).for_each(
+        |(target, source)| {
+            for (out, (start, weights)) in target.as_chunks_mut::<3>().0.iter_mut().zip(windows.iter()) {
+                let mut sum = [HALF; 3];
+                let window = &source[start * 3..(start + weights.len()) * 3];
+                for (pixel, &weight) in window.as_chunks::<3>().0.iter().zip(weights) {
+                    for (sum, &value) in sum.iter_mut().zip(pixel) {
+                        *sum += weight * u32::from(value);
+                    }
+                }
+                *out = sum.map(round);
+            }
+        },
+    );
+    Image::from_raw(width, image.height(), pixels)
+}
+
+fn resize_rows(image: &Image, height: u32) -> Result<Image, DataError> {
+    let windows = Windows::new(image.height(), height);
+    let windows: Vec<(usize, &[u32])> = windows.iter().collect();
+    let row = image.width() as usize * 3;
+    let mut pixels = buffer(image.width(), height)?;
+    // One row of sums per thread, so that the inner loop runs along a row.
+    pixels.par_chunks_exact_mut(row).zip(windows).for_each_init(
+        || vec![0; row],
+        |sums, (target, (start, weights))| {
+            sums.fill(HALF);
+            let window = &image.as_raw()[start * row..(start + weights.len()) * row];
+            for (source, &weight) in window.chunks_exact(row).zip(weights) {
+                for (sum, &value) in sums.iter_mut().zip(source) {
+                    *sum += weight * u32::from(value);
+                }
+            }
+            for (out, &sum) in target.iter_mut().zip(sums.iter()) {
+                *out = round(sum);
+            }
+        },
+    );
+    Image::from_raw(image.width(), height, pixels)
+}
+
+/// Room for the pixels of a `width` x `height` picture, or an error where there is none.
+fn buffer(width: u32, height: u32) -> Result<Vec<u8>, DataError> {
+    let bytes = u128::from(width) * u128::from(height) * 3;
+    let no_room = || DataError::TooLarge {
+        name: "resized picture".to_owned(),
+        found: format!("{width}x{height} pixels ({bytes} bytes)"),
+        limit: "the memory there is".to_owned(),
+    };
+    let length = usize::try_from(bytes).map_err(|_| no_room())?;
+    let mut pixels = Vec::new();
+    pixels.try_reserve_exact(length).map_err(|_| no_room())?;
+    pixels.resize(length, 0);
+    Ok(pixels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longest_side_equals_the_reference() {
+        for (size, by_1024, by_512) in [
+            ((2250, 1500), (1024, 683), (512, 341)),
+            ((800, 534), (1024, 684), (512, 342)),
+            ((640, 480), (1024, 768), (512, 384)),
+            ((500, 333), (1024, 682), (512, 341)),
+            ((1920, 1080), (1024, 576), (512, 288)),
+            ((3000, 1), (1024, 1), (512, 1)),
+        ] {
+            assert_eq!(longest_side(size.0, size.1, 1024), by_1024);
+            assert_eq!(longest_side(size.0, size.1, 512), by_512);
+            assert_eq!(longest_side(size.1, size.0, 1024), (by_1024.1, by_1024.0));
+        }
+        assert_eq!(longest_side(0, 0, 1024), (1, 1));
+    }
+
+    #[test]
+    fn weights_are_normalised() {
+        for (source, target) in [(1, 7), (7, 1), (1000, 3), (3, 1000), (65_535, 2)] {
+            for (start, weights) in Windows::new(source, target).iter() {
+                assert!(!weights.is_empty() && start + weights.len() <= source as usize);
+                let total: u32 = weights.iter().sum();
+                assert!(total.abs_diff(1 << WEIGHT_BITS) <= weights.len() as u32);
+            }
+        }
+    }
+}

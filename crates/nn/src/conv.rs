@@ -1,0 +1,168 @@
+//! Convolution, norm and activation as one block.
+
+use burn::module::Module;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
+use burn::tensor::{Device, Tensor, module::conv2d, ops::ConvOptions};
+
+use crate::Activation;
+
+/// Configuration of [`ConvNorm`].
+#[derive(Clone, Debug)]
+pub struct ConvNormConfig {
+    /// Input and output channels.
+    pub channels: [usize; 2],
+    /// Side of the square kernel; the padding is half of it, rounded down.
+    pub kernel: usize,
+    /// Step of the kernel.
+    pub stride: usize,
+    /// Groups of channels that do not see each other.
+    pub groups: usize,
+    /// Whether the convolution has a bias of its own.
+    pub bias: bool,
+    /// Batch norm after the convolution, with this epsilon.
+    pub batch_norm: Option<f64>,
+    /// What follows the norm.
+    pub activation: Activation,
+}
+
+impl ConvNormConfig {
+    /// A `kernel` x `kernel` convolution with batch norm (epsilon 1e-6, as EfficientViT sets it everywhere),
+    /// no bias and no activation.
+    pub fn new(channels: [usize; 2], kernel: usize) -> Self {
+        Self {
+            channels,
+            kernel,
+            stride: 1,
+            groups: 1,
+            bias: false,
+            batch_norm: Some(1e-6),
+            activation: Activation::Identity,
+        }
+    }
+
+    /// Sets the stride.
+    pub fn stride(mut self, stride: usize) -> Self {
+        self.stride = stride;
+        self
+    }
+
+    /// One group per channel.
+    pub fn depthwise(mut self) -> Self {
+        self.groups = self.channels[0];
+        self
+    }
+
+    /// Sets the activation.
+    pub fn activation(mut self, activation: Activation) -> Self {
+        self.activation = activation;
+        self
+    }
+
+    /// A bias in the place of batch norm.
+    pub fn bias_only(mut self) -> Self {
+        self.bias = true;
+        self.batch_norm = None;
+        self
+    }
+
+    /// Neither norm nor bias.
+    pub fn plain(mut self) -> Self {
+        self.bias = false;
+        self.batch_norm = None;
+        self
+    }
+
+    /// Parameters by Burn's defaults.
+    pub fn init(&self, device: &Device) -> ConvNorm {
+        ConvNorm {
+            conv: Conv2dConfig::new(self.channels, [self.kernel; 2])
+                .with_stride([self.stride; 2])
+                .with_padding(PaddingConfig2d::Explicit(
+                    self.kernel / 2,
+                    self.kernel / 2,
+                    self.kernel / 2,
+                    self.kernel / 2,
+                ))
+                .with_groups(self.groups)
+                .with_bias(self.bias)
+                .init(device),
+            norm: self
+                .batch_norm
+                .map(|epsilon| BatchNormConfig::new(self.channels[1]).with_epsilon(epsilon).init(device)),
+            activation: self.activation,
+        }
+    }
+}
+
+/// Convolution, optional batch norm, activation (`ConvLayer` of the EfficientViT repository).
+///
+/// Keys: `conv.weight` `[out, in / groups, kernel, kernel]`, `conv.bias` `[out]`, `norm.*`.
+#[derive(Module, Debug)]
+pub struct ConvNorm {
+    /// The convolution.
+    pub conv: Conv2d,
+    /// The norm after it.
+    pub norm: Option<BatchNorm>,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl ConvNorm {
+    /// `[batch, in, height, width]` to `[batch, out, height / stride, width / stride]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = match &self.norm {
+            Some(norm) => conv_batch_norm(&self.conv, norm, x),
+            None => self.conv.forward(x),
+        };
+        self.activation.forward(x)
+    }
+}
+
+/// A convolution followed by batch norm.
+///
+/// Without gradients the norm is folded into the kernel, which saves a pass over the feature map and
+/// costs one over the weights.
+pub fn conv_batch_norm(conv: &Conv2d, norm: &BatchNorm, x: Tensor<4>) -> Tensor<4> {
+    if x.device().is_autodiff() {
+        return norm.forward(conv.forward(x));
+    }
+    let scale = norm.gamma.val() / (norm.running_var.value() + norm.epsilon).sqrt();
+    let mut shift = norm.beta.val() - norm.running_mean.value() * scale.clone();
+    if let Some(bias) = &conv.bias {
+        shift = shift + bias.val() * scale.clone();
+    }
+    let weight = conv.weight.val();
+    let [out, ..] = weight.dims();
+    let PaddingConfig2d::Explicit(top, left, ..) = conv.padding else {
+        return norm.forward(conv.forward(x));
+    };
+    conv2d(
+        x,
+        weight * scale.reshape([out, 1, 1, 1]),
+        Some(shift),
+        ConvOptions::new(conv.stride, [top, left], conv.dilation, conv.groups),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Distribution;
+
+    /// The folded road gives what convolution and norm give one after the other.
+    #[test]
+    fn folding_changes_nothing() {
+        let device = Device::flex();
+        let layer = ConvNormConfig { bias: true, ..ConvNormConfig::new([6, 8], 3).stride(2) }.init(&device);
+        let norm = layer.norm.as_ref().unwrap();
+        norm.running_mean.update(Tensor::random([8], Distribution::Uniform(-1.0, 1.0), &device));
+        norm.running_var.update(Tensor::random([8], Distribution::Uniform(0.5, 2.0), &device));
+        norm.running_mean.value_sync();
+        norm.running_var.value_sync();
+        let x = Tensor::random([2, 6, 9, 7], Distribution::Normal(0.0, 1.0), &device);
+        let expected = norm.forward(layer.conv.forward(x.clone()));
+        let difference = (layer.forward(x) - expected).abs().max().into_scalar::<f32>();
+        assert!(difference < 1e-5, "{difference}");
+    }
+}

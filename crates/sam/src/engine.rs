@@ -1,0 +1,207 @@
+//! What runs a model: pixels to an embedding, an embedding and prompts to low-resolution masks.
+//!
+//! The predictor and the mask generator know only the [`Engine`] trait and the plain arrays it exchanges, so that
+//! another way of running the same model (a compiled graph, another device) can stand behind them.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::SamError;
+use crate::checkpoint::{self, CheckpointError, StateDict};
+use crate::mask_decoder::DecodeMode;
+use crate::model::Sam;
+use crate::prompt_encoder::SparsePrompts;
+use crate::registry::{self, Preprocess, Variant};
+
+/// A tensor in main memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostTensor {
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its values in row-major order, as many as the shape says.
+    pub values: Vec<f32>,
+}
+
+impl HostTensor {
+    /// Takes values of the given shape.
+    pub fn new(shape: Vec<usize>, values: Vec<f32>) -> Result<Self, SamError> {
+        if shape.iter().product::<usize>() == values.len() {
+            Ok(Self { shape, values })
+        } else {
+            let expected = format!("{} values for {shape:?}", shape.iter().product::<usize>());
+            Err(SamError::Shape { what: "tensor", expected, found: vec![values.len()] })
+        }
+    }
+
+    fn from_burn<const D: usize>(tensor: Tensor<D>) -> Result<Self, SamError> {
+        let shape = tensor.dims().to_vec();
+        let data = tensor.try_into_data().map_err(|e| SamError::Engine(e.to_string()))?;
+        let values = data.try_to_vec::<f32>().map_err(|e| SamError::Engine(e.to_string()))?;
+        Ok(Self { shape, values })
+    }
+
+    fn to_burn<const D: usize>(&self, device: &Device) -> Tensor<D> {
+        Tensor::from_data(TensorData::new(self.values.clone(), self.shape.clone()), device)
+    }
+}
+
+/// What an encoder makes of a picture; everything the decoder needs besides prompts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embedding {
+    /// The image embedding, `[1, 256, 64, 64]` for the published models.
+    pub image: HostTensor,
+    /// HQ models: the detail features, `[1, 32, 256, 256]`.
+    pub hq_features: Option<HostTensor>,
+}
+
+/// Prompts of one decoder call, all with the same number of tokens.
+#[derive(Clone, Debug, Default)]
+pub struct PromptBatch {
+    /// How many prompts.
+    pub count: usize,
+    /// Points and box corners in the frame's pixels; without tokens if the prompts are masks alone.
+    pub sparse: SparsePrompts,
+    /// Logits of an earlier answer for every prompt, `[count, 1, 256, 256]`.
+    pub masks: Option<HostTensor>,
+}
+
+/// Low-resolution answer to a [`PromptBatch`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct LowResMasks {
+    /// Logits, `[prompts, masks, side, side]`, in the frame's square.
+    pub logits: HostTensor,
+    /// Predicted IoU, `[prompts, masks]`; not clamped.
+    pub iou: HostTensor,
+}
+
+/// Runs one model.
+pub trait Engine: Send + Sync {
+    /// Name of the model.
+    fn model(&self) -> &str;
+
+    /// How pictures are prepared for it.
+    fn preprocess(&self) -> Preprocess;
+
+    /// Side of the low-resolution masks.
+    fn mask_side(&self) -> usize;
+
+    /// `[1, 3, size, size]`, prepared as [`Self::preprocess`] says, to the embedding.
+    fn encode(&self, pixels: HostTensor) -> Result<Embedding, SamError>;
+
+    /// The masks of some prompts on an encoded picture.
+    fn decode(
+        &self,
+        embedding: &Embedding,
+        prompts: &PromptBatch,
+        mode: DecodeMode,
+    ) -> Result<LowResMasks, SamError>;
+}
+
+/// Runs a model with Burn, on whatever device it was loaded to.
+#[derive(Debug)]
+pub struct BurnEngine {
+    name: String,
+    preprocess: Preprocess,
+    mask_side: usize,
+    model: Sam,
+    device: Device,
+}
+
+impl BurnEngine {
+    /// Wraps a model.
+    pub fn new(variant: &Variant, model: Sam, device: Device) -> Self {
+        let mask_side = 4 * variant.config().prompt_encoder.embedding_size;
+        Self { name: variant.name.to_owned(), preprocess: variant.preprocess, mask_side, model, device }
+    }
+
+    /// Loads the weights of a registered model.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that is not this model's; if it is another registered model's, the error
+    /// names it.
+    pub fn load(variant: &Variant, weights: &Path, device: &Device) -> Result<Self, SamError> {
+        let weights = StateDict::open(weights)?;
+        Self::from_state_dict(variant, &weights, device)
+    }
+
+    /// The same from an opened file.
+    pub fn from_state_dict(
+        variant: &Variant,
+        weights: &StateDict,
+        device: &Device,
+    ) -> Result<Self, SamError> {
+        let loaded = checkpoint::load(variant.config().init(device), weights, variant.name, device);
+        let model = loaded.map_err(|error| match error {
+            CheckpointError::Mismatch { path, model, mut mismatch } => {
+                mismatch.fits = registry::identify(weights, device).map(|v| v.name);
+                CheckpointError::Mismatch { path, model, mismatch }
+            }
+            other => other,
+        })?;
+        Ok(Self::new(variant, model, device.clone()))
+    }
+
+    /// The model.
+    pub fn sam(&self) -> &Sam {
+        &self.model
+    }
+}
+
+impl Engine for BurnEngine {
+    fn model(&self) -> &str {
+        &self.name
+    }
+
+    fn preprocess(&self) -> Preprocess {
+        self.preprocess
+    }
+
+    fn mask_side(&self) -> usize {
+        self.mask_side
+    }
+
+    fn encode(&self, pixels: HostTensor) -> Result<Embedding, SamError> {
+        let size = self.preprocess.size as usize;
+        if pixels.shape != [1, 3, size, size] {
+            let expected = format!("[1, 3, {size}, {size}]");
+            return Err(SamError::Shape { what: "picture", expected, found: pixels.shape });
+        }
+        let pixels = Tensor::from_data(TensorData::new(pixels.values, pixels.shape), &self.device);
+        let encoded = self.model.encode(pixels);
+        let hq_features = self.model.mask_decoder.hq_features(&encoded);
+        Ok(Embedding {
+            image: HostTensor::from_burn(encoded.embedding)?,
+            hq_features: hq_features.map(HostTensor::from_burn).transpose()?,
+        })
+    }
+
+    fn decode(
+        &self,
+        embedding: &Embedding,
+        prompts: &PromptBatch,
+        mode: DecodeMode,
+    ) -> Result<LowResMasks, SamError> {
+        let side = self.mask_side / 4;
+        if embedding.image.shape.len() != 4 || embedding.image.shape[2..] != [side, side] {
+            let expected = format!("[1, channels, {side}, {side}]");
+            return Err(SamError::Shape {
+                what: "embedding",
+                expected,
+                found: embedding.image.shape.clone(),
+            });
+        }
+        let device = &self.device;
+        let output = self.model.decode(
+            embedding.image.to_burn(device),
+            embedding.hq_features.as_ref().map(|t| t.to_burn(device)),
+            &prompts.sparse,
+            prompts.masks.as_ref().map(|t| t.to_burn(device)),
+            mode,
+        );
+        Ok(LowResMasks {
+            logits: HostTensor::from_burn(output.masks)?,
+            iou: HostTensor::from_burn(output.iou)?,
+        })
+    }
+}

@@ -1,0 +1,280 @@
+//! Every model kirie knows, one row each: its sizes, its preprocessing, where its weights are.
+
+use crate::SamError;
+use crate::checkpoint::{StateDict, compare, module_keys};
+use crate::encoders::{EfficientVitConfig, EncoderConfig, TinyVitConfig, VitConfig};
+use crate::hub::{Integrity, RemoteFile};
+use crate::mask_decoder::MaskDecoderConfig;
+use crate::model::SamConfig;
+use crate::prompt_encoder::PromptEncoderConfig;
+use crate::transformer::TwoWayTransformerConfig;
+
+use burn::tensor::Device;
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Variant {
+    /// The name that `--model` takes.
+    pub name: &'static str,
+    /// What it is, in a sentence.
+    pub about: &'static str,
+    /// How a picture becomes the encoder's input.
+    pub preprocess: Preprocess,
+    /// Its weights on a model hub.
+    pub remote: RemoteFile,
+    /// Licence of those weights.
+    pub licence: &'static str,
+    /// Trainable parameters of the whole model (buffers not counted).
+    pub parameters: usize,
+    config: fn() -> SamConfig,
+}
+
+/// How a picture becomes the encoder's input.
+///
+/// The picture is resized so that its longer side has `size` pixels (Pillow's bilinear), each channel has `mean`
+/// subtracted and is divided by `std`, and the rest of the `size` x `size` square, at the bottom and right, is zero.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Preprocess {
+    /// Side of the encoder's square input, pixels.
+    pub size: u32,
+    /// Side of the frame that prompts and masks live in, whatever the encoder's input.
+    pub frame: u32,
+    /// Mean of red, green and blue, 0..255.
+    pub mean: [f32; 3],
+    /// Standard deviation of red, green and blue, 0..255.
+    pub std: [f32; 3],
+}
+
+impl Preprocess {
+    /// SAM's statistics and prompt frame, with the given encoder input.
+    const fn sam(size: u32) -> Self {
+        Self { size, frame: 1024, mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375] }
+    }
+}
+
+impl Variant {
+    /// The model's sizes.
+    pub fn config(&self) -> SamConfig {
+        (self.config)()
+    }
+
+    /// Whether it has HQ-SAM's extra mask.
+    pub fn is_hq(&self) -> bool {
+        self.config().mask_decoder.hq_early_channels.is_some()
+    }
+}
+
+/// All variants, in the order they are listed to people.
+pub fn variants() -> &'static [Variant] {
+    VARIANTS
+}
+
+/// The variant of a name.
+pub fn variant(name: &str) -> Result<&'static Variant, SamError> {
+    VARIANTS.iter().find(|v| v.name == name).ok_or_else(|| SamError::UnknownModel {
+        name: name.to_owned(),
+        known: VARIANTS.iter().map(|v| v.name).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// The variant that a weight file fits exactly, if any. No parameter is made to find out.
+pub fn identify(weights: &StateDict, device: &Device) -> Option<&'static Variant> {
+    VARIANTS.iter().find(|v| compare(&module_keys(&v.config().init(device)), weights).is_empty())
+}
+
+/// SAM's prompt encoder and decoder around an encoder.
+fn sam(encoder: EncoderConfig, norm_epsilon: f64, hq_early_channels: Option<usize>) -> SamConfig {
+    SamConfig {
+        encoder,
+        prompt_encoder: PromptEncoderConfig { dim: 256, embedding_size: 64, frame: 1024, mask_channels: 16 },
+        mask_decoder: MaskDecoderConfig {
+            transformer: TwoWayTransformerConfig {
+                depth: 2,
+                dim: 256,
+                heads: 8,
+                mlp_dim: 2048,
+                attention_downsample: 2,
+                norm_epsilon,
+            },
+            multimask_outputs: 3,
+            iou_head_depth: 3,
+            iou_head_hidden: 256,
+            hq_early_channels,
+        },
+    }
+}
+
+fn vit_b() -> VitConfig {
+    VitConfig::sam(768, 12, 12, [2, 5, 8, 11])
+}
+
+fn vit_l() -> VitConfig {
+    VitConfig::sam(1024, 24, 16, [5, 11, 17, 23])
+}
+
+fn vit_h() -> VitConfig {
+    VitConfig::sam(1280, 32, 16, [7, 15, 23, 31])
+}
+
+/// EfficientViT-SAM: every norm of the model has epsilon 1e-6, those of SAM's transformer included.
+fn efficientvit(encoder: EfficientVitConfig) -> SamConfig {
+    sam(EncoderConfig::EfficientVit(encoder), 1e-6, None)
+}
+
+macro_rules! efficientvit_file {
+    ($name:literal, $integrity:expr) => {
+        RemoteFile {
+            url: concat!(
+                "https://huggingface.co/mit-han-lab/efficientvit-sam/resolve/main/efficientvit_sam_",
+                $name,
+                ".pt"
+            ),
+            file: concat!("efficientvit_sam_", $name, ".pt"),
+            integrity: $integrity,
+        }
+    };
+}
+
+macro_rules! sam_file {
+    ($file:literal, $md5:literal) => {
+        RemoteFile {
+            url: concat!("https://dl.fbaipublicfiles.com/segment_anything/", $file),
+            file: $file,
+            integrity: Integrity::Md5($md5),
+        }
+    };
+}
+
+macro_rules! hq_file {
+    ($file:literal) => {
+        RemoteFile {
+            url: concat!("https://huggingface.co/lkeab/hq-sam/resolve/main/", $file),
+            file: $file,
+            integrity: Integrity::Announced,
+        }
+    };
+}
+
+static VARIANTS: &[Variant] = &[
+    Variant {
+        name: "efficientvit-sam-l0",
+        about: "EfficientViT-SAM, the fastest of the family",
+        preprocess: Preprocess::sam(512),
+        remote: efficientvit_file!("l0", Integrity::Sha256Prefix("c4f994b01a16")),
+        licence: "Apache-2.0",
+        parameters: 34_792_784,
+        config: || efficientvit(EfficientVitConfig::l([1, 1, 1, 4, 4], 4)),
+    },
+    Variant {
+        name: "efficientvit-sam-l1",
+        about: "EfficientViT-SAM, deeper than L0",
+        preprocess: Preprocess::sam(512),
+        remote: efficientvit_file!("l1", Integrity::Sha256Prefix("fa151df2b9b9")),
+        licence: "Apache-2.0",
+        parameters: 47_650_128,
+        config: || efficientvit(EfficientVitConfig::l([1, 1, 1, 6, 6], 8)),
+    },
+    Variant {
+        name: "efficientvit-sam-l2",
+        about: "EfficientViT-SAM, SAM ViT-H's accuracy on COCO at 512 pixels",
+        preprocess: Preprocess::sam(512),
+        remote: efficientvit_file!("l2", Integrity::Sha256Prefix("d4bfd842224c")),
+        licence: "Apache-2.0",
+        parameters: 61_328_592,
+        config: || efficientvit(EfficientVitConfig::l([1, 2, 2, 8, 8], 12)),
+    },
+    Variant {
+        name: "efficientvit-sam-xl0",
+        about: "EfficientViT-SAM at 1024 pixels",
+        preprocess: Preprocess::sam(1024),
+        remote: efficientvit_file!("xl0", Integrity::Announced),
+        licence: "Apache-2.0",
+        parameters: 116_957_904,
+        config: || efficientvit(EfficientVitConfig::xl([0, 1, 1, 2, 3, 3], 6)),
+    },
+    Variant {
+        name: "efficientvit-sam-xl1",
+        about: "EfficientViT-SAM, the most accurate of the family",
+        preprocess: Preprocess::sam(1024),
+        remote: efficientvit_file!("xl1", Integrity::Announced),
+        licence: "Apache-2.0",
+        parameters: 203_346_128,
+        config: || efficientvit(EfficientVitConfig::xl([1, 2, 2, 4, 6, 6], 12)),
+    },
+    Variant {
+        name: "mobile-sam",
+        about: "MobileSAM: SAM with a TinyViT encoder distilled from ViT-H",
+        preprocess: Preprocess::sam(1024),
+        remote: RemoteFile {
+            url: "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
+            file: "mobile_sam.pt",
+            integrity: Integrity::Md5("f3c0d8cda613564d499310dab6c812cd"),
+        },
+        licence: "Apache-2.0",
+        parameters: 10_130_092,
+        config: || sam(EncoderConfig::TinyVit(TinyVitConfig::mobile_sam()), 1e-5, None),
+    },
+    Variant {
+        name: "sam-vit-b",
+        about: "SAM with ViT-B",
+        preprocess: Preprocess::sam(1024),
+        remote: sam_file!("sam_vit_b_01ec64.pth", "01ec64d29a2fca3f0661936605ae66f8"),
+        licence: "Apache-2.0",
+        parameters: 93_735_472,
+        config: || sam(EncoderConfig::Vit(vit_b()), 1e-5, None),
+    },
+    Variant {
+        name: "sam-vit-l",
+        about: "SAM with ViT-L",
+        preprocess: Preprocess::sam(1024),
+        remote: sam_file!("sam_vit_l_0b3195.pth", "0b3195507c641ddb6910d2bb5adee89c"),
+        licence: "Apache-2.0",
+        parameters: 312_342_832,
+        config: || sam(EncoderConfig::Vit(vit_l()), 1e-5, None),
+    },
+    Variant {
+        name: "sam-vit-h",
+        about: "SAM with ViT-H, the original",
+        preprocess: Preprocess::sam(1024),
+        remote: sam_file!("sam_vit_h_4b8939.pth", "4b8939a88964f0f4ff5f5b2642c598a6"),
+        licence: "Apache-2.0",
+        parameters: 641_090_608,
+        config: || sam(EncoderConfig::Vit(vit_h()), 1e-5, None),
+    },
+    Variant {
+        name: "hq-sam-vit-tiny",
+        about: "HQ-SAM with a TinyViT encoder",
+        preprocess: Preprocess::sam(1024),
+        remote: hq_file!("sam_hq_vit_tiny.pth"),
+        licence: "Apache-2.0",
+        parameters: 10_578_604,
+        config: || sam(EncoderConfig::TinyVit(TinyVitConfig::mobile_sam()), 1e-5, Some(160)),
+    },
+    Variant {
+        name: "hq-sam-vit-b",
+        about: "HQ-SAM with ViT-B: finer edges",
+        preprocess: Preprocess::sam(1024),
+        remote: hq_file!("sam_hq_vit_b.pth"),
+        licence: "Apache-2.0",
+        parameters: 94_806_576,
+        config: || sam(EncoderConfig::Vit(vit_b()), 1e-5, Some(768)),
+    },
+    Variant {
+        name: "hq-sam-vit-l",
+        about: "HQ-SAM with ViT-L",
+        preprocess: Preprocess::sam(1024),
+        remote: hq_file!("sam_hq_vit_l.pth"),
+        licence: "Apache-2.0",
+        parameters: 313_676_080,
+        config: || sam(EncoderConfig::Vit(vit_l()), 1e-5, Some(1024)),
+    },
+    Variant {
+        name: "hq-sam-vit-h",
+        about: "HQ-SAM with ViT-H",
+        preprocess: Preprocess::sam(1024),
+        remote: hq_file!("sam_hq_vit_h.pth"),
+        licence: "Apache-2.0",
+        parameters: 642_686_000,
+        config: || sam(EncoderConfig::Vit(vit_h()), 1e-5, Some(1280)),
+    },
+];
