@@ -75,6 +75,7 @@ impl Limits {
 /// - gray is repeated in the three channels, palettes are looked up, alpha is dropped without blending;
 /// - of 16 bits a channel the upper 8 are kept. So does Pillow for colour; 16-bit gray it cuts off at 255 instead;
 /// - CMYK is converted by the plain formula, embedded colour profiles are not applied;
+/// - JPEG values may differ by a few levels, as between any two JPEG decoders (up to 4 seen against libjpeg-turbo);
 /// - of several pages or frames the first is taken.
 ///
 /// # Errors
@@ -123,7 +124,7 @@ pub fn read_mask_png(path: impl AsRef<Path>, limits: &Limits) -> Result<Mask, Da
         other => mask_of(&other.into_rgb32f(), |v| v != 0.0),
     };
     // Only limits raised far beyond their defaults let a picture through that a mask cannot hold.
-    Mask::from_vec(width, height, pixels).map_err(|error| corrupt(&name, format, error.to_string()))
+    Mask::from_vec(width, height, pixels).map_err(|error| corrupt(&name, format, &error.to_string()))
 }
 
 /// For each pixel, whether any channel but alpha satisfies `set`.
@@ -162,7 +163,7 @@ fn decode_guarded(
 ) -> Result<(DynamicImage, Orientation, ImageFormat), DataError> {
     let format = known_format(bytes, name)?;
     catch_unwind(AssertUnwindSafe(|| decode(bytes, format, name, limits)))
-        .unwrap_or_else(|_| Err(corrupt(name, format, "the decoder failed on it".to_owned())))
+        .unwrap_or_else(|_| Err(corrupt(name, format, "the decoder failed on it")))
         .map(|(picture, orientation)| (picture, orientation, format))
 }
 
@@ -172,7 +173,9 @@ fn decode(
     name: &str,
     limits: &Limits,
 ) -> Result<(DynamicImage, Orientation), DataError> {
-    let failed = |error| decoder_error(error, name, format, limits);
+    let cut_short = || !reaches_its_end(bytes, format);
+    let ends_early = || corrupt(name, format, ENDS_EARLY);
+    let failed = |error| if cut_short() { ends_early() } else { decoder_error(error, name, format, limits) };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     // Sides and pixels are checked below, where the message can name them.
     let mut bounds = ::image::Limits::no_limits();
@@ -182,14 +185,14 @@ fn decode(
 
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
-        return Err(corrupt(name, format, format!("its header states {width}x{height} pixels")));
+        return Err(corrupt(name, format, &format!("its header states {width}x{height} pixels")));
     }
     limits.check(name, width, height)?;
     let rgb8 = u64::from(width) * u64::from(height) * 3;
     limits.check_bytes(name, "decoded pixels", decoder.total_bytes().saturating_add(rgb8))?;
 
-    if format == ImageFormat::Jpeg && !jpeg_reaches_its_end(bytes) {
-        return Err(corrupt(name, format, "the file ends too early".to_owned()));
+    if cut_short() {
+        return Err(ends_early());
     }
     // An unreadable orientation is no reason to refuse readable pixels.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
@@ -240,8 +243,15 @@ fn format_name(format: ImageFormat) -> &'static str {
     }
 }
 
-fn corrupt(name: &str, format: ImageFormat, reason: String) -> DataError {
-    DataError::Corrupt { name: name.to_owned(), format: format_name(format), reason }
+const ENDS_EARLY: &str = "the file ends too early";
+
+fn corrupt(name: &str, format: ImageFormat, reason: &str) -> DataError {
+    // Some decoders end their messages with a line break.
+    DataError::Corrupt {
+        name: name.to_owned(),
+        format: format_name(format),
+        reason: reason.trim().to_owned(),
+    }
 }
 
 fn decoder_error(error: ImageError, name: &str, format: ImageFormat, limits: &Limits) -> DataError {
@@ -257,9 +267,23 @@ fn decoder_error(error: ImageError, name: &str, format: ImageFormat, limits: &Li
             DataError::Unsupported { name: name.to_owned(), format: format_name(format), reason }
         }
         ImageError::IoError(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-            corrupt(name, format, "the file ends too early".to_owned())
+            corrupt(name, format, ENDS_EARLY)
         }
-        _ => corrupt(name, format, reason),
+        _ => corrupt(name, format, &reason),
+    }
+}
+
+/// Whether a file is as long as it says, for the formats whose decoders do not always notice.
+fn reaches_its_end(bytes: &[u8], format: ImageFormat) -> bool {
+    match format {
+        ImageFormat::Jpeg => jpeg_reaches_its_end(bytes),
+        // A WebP keeps its orientation behind the pixels, so a missing end could turn the picture. The length after
+        // "RIFF" counts what follows it.
+        ImageFormat::WebP => bytes
+            .get(4..)
+            .and_then(|rest| rest.split_first_chunk())
+            .is_some_and(|(&length, content)| content.len() >= u32::from_le_bytes(length) as usize),
+        _ => true,
     }
 }
 

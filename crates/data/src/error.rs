@@ -133,6 +133,23 @@ pub enum DataError {
         image_height: u32,
     },
 
+    /// Masks of one picture were to be laid over another.
+    #[error(
+        "{name}: its masks belong to a {expected_width}x{expected_height} picture, this one is {width}x{height}"
+    )]
+    PictureSize {
+        /// The picture the masks belong to.
+        name: String,
+        /// That picture's width, pixels.
+        expected_width: u32,
+        /// That picture's height, pixels.
+        expected_height: u32,
+        /// Width of the picture found, pixels.
+        width: u32,
+        /// Height of the picture found, pixels.
+        height: u32,
+    },
+
     /// More masks than the file format can number.
     #[error("{name}: a label picture holds at most {limit} masks, found {found}")]
     TooManyMasks {

@@ -4,7 +4,7 @@
 //! - [`read_image`], [`decode_image`]: any supported file to an 8-bit RGB [`Image`], upright, within [`Limits`];
 //! - [`resize_bilinear`], [`longest_side`]: the models' preprocessing, bit for bit as the reference does it;
 //! - [`ImageMasks`]: the masks cut from one picture, in the JSON form of SAM's own mask generator;
-//! - [`write`]: masks as PNG, overlay picture, COCO, YOLO and GeoJSON;
+//! - [`mod@write`]: masks as PNG, overlay picture, COCO, YOLO and GeoJSON;
 //! - [`write_atomic`]: the one way files are written.
 
 mod atomic;

@@ -4,6 +4,12 @@
 //! The rule: a triangle filter that widens when shrinking; columns first, then rows, with 8-bit values between; per
 //! output pixel the weights are normalised in double precision and rounded to 22 fractional bits; sums are rounded
 //! half up. An axis whose length does not change is not filtered. The tests hold results of Pillow itself.
+//!
+//! "Pillow" means every version up to 12.1, which the published models were trained and measured with. Later ones
+//! filter the rows first for some shapes (12.2: over 100 times as tall as wide; 13: many that grow shorter), which
+//! was seen to change values by one gray level.
+//!
+//! `fast_image_resize` 6.1 is not bit-equal: of the 64 cases in the tests it gave 21.
 
 use rayon::prelude::*;
 

@@ -1,5 +1,8 @@
 //! What the writers write, read back.
 
+// clippy.toml frees tests of this lint, but not the helpers beside them.
+#![allow(clippy::unwrap_used)]
+
 use image::ImageFormat;
 use kirie_data::write::{
     CocoOptions, CocoShape, PictureFormat, Prompts, coco_json, color, encode_picture, geojson, label_png,
@@ -187,7 +190,7 @@ fn yolo_rings(text: &str) -> Vec<Vec<[f64; 2]>> {
         let mut numbers = line.split(' ').map(|n| n.parse::<f64>().unwrap());
         assert_eq!(numbers.next(), Some(7.0));
         let rest: Vec<f64> = numbers.collect();
-        assert!(rest.len() >= 6 && rest.len() % 2 == 0);
+        assert!(rest.len() >= 6 && rest.len().is_multiple_of(2));
         assert!(rest.iter().all(|v| (0.0..=1.0).contains(v)), "{line}");
         rest.chunks(2).map(|p| [p[0] * WIDTH as f64, p[1] * HEIGHT as f64]).collect()
     };
@@ -297,8 +300,12 @@ fn masks_of_another_size_are_refused() {
     assert!(yolo_lines(&all, 0, 1.0).is_err());
     assert!(geojson(&all, 1.0).is_err());
     assert!(overlay(&gray_picture(WIDTH, HEIGHT), &all, &Prompts::default()).is_err());
+    all.masks.clear();
+    (all.image.width, all.image.height) = (u32::MAX, u32::MAX);
+    assert!(matches!(label_png(&all), Err(DataError::TooLarge { .. })));
     let turned = gray_picture(HEIGHT, WIDTH);
-    assert!(overlay(&turned, &records(&[]), &Prompts::default()).is_err());
+    let text = overlay(&turned, &records(&[]), &Prompts::default()).unwrap_err().to_string();
+    assert_eq!(text, "a/b.png: its masks belong to a 60x40 picture, this one is 40x60");
 }
 
 #[test]

@@ -72,7 +72,8 @@ pub enum PointGrid {
 }
 
 impl MaskGeneratorOptions {
-    fn check(&self) -> Result<(), SamError> {
+    /// Checks every setting against its range.
+    pub fn check(&self) -> Result<(), SamError> {
         let setting = |name, found: String, expected| Err(SamError::Setting { name, found, expected });
         match &self.grid {
             PointGrid::PerSide(0) => return setting("points_per_side", "0".into(), "at least 1"),
@@ -327,7 +328,7 @@ fn select(candidates: Vec<Candidate>, scores: &[f64], threshold: f64) -> Vec<Can
 }
 
 /// SAM's box of a mask: first and last pixel, without the +1 of an area; all zero for an empty mask.
-fn inclusive_box(rle: &Rle) -> BBox {
+pub fn inclusive_box(rle: &Rle) -> BBox {
     let [x, y, width, height] = rle.bbox_xywh().map(f64::from);
     BBox::new(x, y, x + (width - 1.0).max(0.0), y + (height - 1.0).max(0.0))
 }

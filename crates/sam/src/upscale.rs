@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use kirie_data::longest_side;
-use kirie_mask::{MaskError, Rle, frame_area};
+use kirie_mask::{MaskError, Rle, frame_area, stability_score};
 
 /// Weights of one output sample on the low-resolution line.
 type Taps = Vec<(usize, f32)>;
@@ -74,6 +74,23 @@ impl Upscaler {
             None => {
                 Rle::from_counts(self.height(), self.width(), vec![(self.width() * self.height()) as u32])
             }
+        }
+    }
+
+    /// The same with its stability score: how little the mask changes when the threshold moves by `offset`; NaN for
+    /// an empty mask.
+    pub fn mask_and_stability(
+        &self,
+        low: &[f32],
+        threshold: f32,
+        offset: f32,
+    ) -> Result<(Rle, f64), MaskError> {
+        match self.patch(low, threshold - offset.max(0.0)) {
+            Some(patch) => {
+                let mask = patch.mask(threshold)?.paste(patch.x, patch.y, self.width(), self.height())?;
+                Ok((mask, stability_score(&patch.values, threshold, offset)))
+            }
+            None => Ok((self.mask(low, threshold)?, f64::NAN)),
         }
     }
 

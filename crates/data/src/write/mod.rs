@@ -22,7 +22,7 @@ mod yolo;
 
 use std::cmp::Reverse;
 
-use kirie_mask::{Mask, Point, Region, Rle, contours, simplify};
+use kirie_mask::{Mask, Point, Region, Rle, contours, frame_area, simplify};
 
 pub use coco::{CocoOptions, CocoShape, coco_json};
 pub use colors::color;
@@ -38,9 +38,14 @@ use crate::{DataError, ImageMasks, MaskRecord};
 /// has no wish: the staircase of a slanted edge becomes a straight line.
 pub const DEFAULT_TOLERANCE: f64 = 1.0;
 
-/// Every mask must be of its picture's size, or it would be drawn askew.
+/// Every mask must be of its picture's size, or it would be drawn askew; and the size one that masks can have.
 fn check_sizes(all: &ImageMasks) -> Result<(), DataError> {
     let (width, height) = (all.image.width as usize, all.image.height as usize);
+    frame_area(width, height).map_err(|_| DataError::TooLarge {
+        name: all.image.path.clone(),
+        found: format!("{width}x{height} pixels"),
+        limit: format!("{} pixels in all", u32::MAX),
+    })?;
     for (index, mask) in all.masks.iter().enumerate() {
         let (mask_width, mask_height) = (mask.segmentation.width(), mask.segmentation.height());
         if (mask_width, mask_height) != (width, height) {

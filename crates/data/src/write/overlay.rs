@@ -1,6 +1,6 @@
 //! The picture with its masks laid over it, for people to look at.
 
-use kirie_mask::{BBox, Point, Rle};
+use kirie_mask::{BBox, Point};
 
 use super::canvas::Canvas;
 use super::{check_sizes, color, cut_out, largest_first, outlines};
@@ -28,27 +28,28 @@ pub struct Prompts {
 /// ones stay visible, and the prompts on top. Lines grow with the picture, from 2 pixels at 800 pixels and below.
 ///
 /// # Errors
-/// [`DataError::MaskSize`] when a mask, or the size in `masks.image`, is not the picture's.
+/// [`DataError::PictureSize`] when `masks.image` states another size than the picture's, [`DataError::MaskSize`] when
+/// a mask is of another size.
 pub fn overlay(image: &Image, masks: &ImageMasks, prompts: &Prompts) -> Result<Image, DataError> {
     check_sizes(masks)?;
     if (masks.image.width, masks.image.height) != (image.width(), image.height()) {
-        return Err(DataError::MaskSize {
+        return Err(DataError::PictureSize {
             name: masks.image.path.clone(),
-            index: 0,
-            mask_width: masks.image.width as usize,
-            mask_height: masks.image.height as usize,
-            image_width: image.width(),
-            image_height: image.height(),
+            expected_width: masks.image.width,
+            expected_height: masks.image.height,
+            width: image.width(),
+            height: image.height(),
         });
     }
     let line = f64::from(image.width().max(image.height()) / 400).max(2.0);
     let mut result = image.clone();
     let mut canvas = Canvas { picture: result.rgb_mut() };
     for (index, record) in largest_first(masks) {
-        tint(&mut canvas, &record.segmentation, color(index));
+        let Some((left, top, part)) = cut_out(&record.segmentation) else { continue };
+        canvas.tint(left, top, &part, color(index), TINT);
         for region in outlines(&record.segmentation) {
             for ring in [&region.exterior].into_iter().chain(&region.holes) {
-                let ring = smooth(ring);
+                let ring = smooth(ring, line);
                 canvas.ring(&ring, line * 2.0, BLACK, SHADOW);
                 canvas.ring(&ring, line, color(index), 1.0);
             }
@@ -67,17 +68,9 @@ pub fn overlay(image: &Image, masks: &ImageMasks, prompts: &Prompts) -> Result<I
     Ok(result)
 }
 
-fn tint(canvas: &mut Canvas, mask: &Rle, color: [u8; 3]) {
-    let Some((left, top, part)) = cut_out(mask) else { return };
-    for y in 0..part.height() {
-        for (x, _) in part.row(y).iter().enumerate().filter(|(_, set)| **set) {
-            canvas.mix((left + x) as u32, (top + y) as u32, color, TINT);
-        }
-    }
-}
-
-/// A pixel-edge outline without its staircase: the middles of its pixel edges, each averaged with its neighbours.
-fn smooth(ring: &[Point]) -> Vec<Point> {
+/// A pixel-edge outline without its staircase, for a line `width` pixels wide: the middles of its pixel edges, each
+/// averaged with its neighbours, and of these as many as such a line can show.
+fn smooth(ring: &[Point], width: f64) -> Vec<Point> {
     let mut middles = Vec::new();
     for (a, b) in ring.iter().zip(ring.iter().cycle().skip(1)) {
         let steps = (b.x - a.x).hypot(b.y - a.y).round() as u32;
@@ -86,18 +79,16 @@ fn smooth(ring: &[Point]) -> Vec<Point> {
             Point { x: a.x + (b.x - a.x) * along, y: a.y + (b.y - a.y) * along }
         }));
     }
-    // Two neighbours a side; fewer on the rings of single pixels, which would shrink to dots.
-    let reach = (middles.len() / 12).min(2);
+    // One point every half width, averaged over two such steps to either side; less on small rings, which would
+    // shrink to dots.
     let count = middles.len();
-    let window = |i: usize| (0..=2 * reach).map(move |k| (i + count + k - reach) % count);
+    let step = ((width / 2.0) as usize).clamp(1, (count / 24).max(1));
+    let reach = (2 * step).min(count / 12);
+    let around = |i: usize| (0..=2 * reach).map(move |k| (i + count + k - reach) % count);
+    let mean =
+        |values: &dyn Fn(usize) -> f64, i: usize| around(i).map(values).sum::<f64>() / (2 * reach + 1) as f64;
     (0..count)
-        .map(|i| {
-            let mut mean = Point { x: 0.0, y: 0.0 };
-            for p in window(i).filter_map(|j| middles.get(j)) {
-                mean.x += p.x / (2 * reach + 1) as f64;
-                mean.y += p.y / (2 * reach + 1) as f64;
-            }
-            mean
-        })
+        .step_by(step)
+        .map(|i| Point { x: mean(&|j| middles[j].x, i), y: mean(&|j| middles[j].y, i) })
         .collect()
 }

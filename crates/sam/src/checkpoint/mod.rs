@@ -12,12 +12,15 @@ mod state_dict;
 pub use keys::{KeyShape, module_keys};
 pub use state_dict::{StateDict, StateTensor, state_dict_of, write_safetensors};
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::tensor::Device;
 use thiserror::Error;
+
+use crate::registry::Variant;
 
 /// What can go wrong with a weight file.
 #[derive(Debug, Error)]
@@ -129,9 +132,26 @@ pub fn compare(expected: &[KeyShape], found: &StateDict) -> Mismatch {
             None => mismatch.missing.push(entry.key.clone()),
         }
     }
-    let known: std::collections::HashSet<&str> = expected.iter().map(|e| e.key.as_str()).collect();
+    let known: HashSet<&str> = expected.iter().map(|e| e.key.as_str()).collect();
     mismatch.unexpected = found.keys().filter(|key| !known.contains(key)).map(str::to_owned).collect();
     mismatch
+}
+
+/// What a safetensors file of a registered model says about itself: its name and its preprocessing.
+pub fn model_metadata(variant: &Variant) -> HashMap<String, String> {
+    let p = variant.preprocess;
+    HashMap::from([
+        ("format".to_owned(), "pt".to_owned()),
+        ("model".to_owned(), variant.name.to_owned()),
+        ("licence".to_owned(), variant.licence.to_owned()),
+        (
+            "preprocess".to_owned(),
+            format!(
+                "longest side {} (Pillow bilinear), mean {:?}, std {:?}, zero padding, prompts in {}",
+                p.size, p.mean, p.std, p.frame
+            ),
+        ),
+    ])
 }
 
 /// Fills a module with the weights of a file. `model` is its name, for the error.

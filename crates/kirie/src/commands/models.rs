@@ -1,0 +1,182 @@
+//! `kirie models`.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use kirie_data::create_parent;
+use kirie_sam::checkpoint::{StateDict, load, model_metadata, state_dict_of, write_safetensors};
+use kirie_sam::hub::{self, Integrity, Progress, PullOptions, Verified};
+use kirie_sam::registry::{self, Variant};
+use serde_json::{Value, json};
+
+use crate::args::{ModelsArgs, ModelsCommand};
+use crate::device::DeviceArg;
+use crate::report;
+use crate::weights;
+
+/// Runs the command.
+pub(crate) fn run(args: ModelsArgs) -> anyhow::Result<()> {
+    match args.command {
+        ModelsCommand::List { json } => list(json),
+        ModelsCommand::Info { model, json } => info(&model, json),
+        ModelsCommand::Pull { models, json } => pull(&models, json),
+        ModelsCommand::Convert { input, output, model } => convert(&input, &output, model.as_deref()),
+    }
+}
+
+fn cached(variant: &Variant) -> Option<PathBuf> {
+    hub::cached(&variant.remote, &hub::cache_dir().ok()?)
+}
+
+fn describe(variant: &Variant) -> Value {
+    let preprocess = variant.preprocess;
+    let (kind, digest) = match variant.remote.integrity {
+        Integrity::Sha256(d) => ("sha256", Some(d)),
+        Integrity::Sha256Prefix(d) => ("sha256-prefix", Some(d)),
+        Integrity::Md5(d) => ("md5", Some(d)),
+        Integrity::Announced => ("announced-by-hub", None),
+    };
+    json!({
+        "name": variant.name,
+        "about": variant.about,
+        "parameters": variant.parameters,
+        "input_size": preprocess.size,
+        "prompt_frame": preprocess.frame,
+        "pixel_mean": preprocess.mean,
+        "pixel_std": preprocess.std,
+        "hq": variant.is_hq(),
+        "licence": variant.licence,
+        "url": variant.remote.url,
+        "file": variant.remote.file,
+        "integrity": { "kind": kind, "digest": digest },
+        "cached": cached(variant),
+    })
+}
+
+fn list(json: bool) -> anyhow::Result<()> {
+    if json {
+        let all: Vec<Value> = registry::variants().iter().map(describe).collect();
+        return report::print(&serde_json::to_string_pretty(&all)?);
+    }
+    let mut text =
+        format!("{:<22}{:>10}  {:>5}  {:<8}what it is\n", "model", "parameters", "input", "weights");
+    for v in registry::variants() {
+        let here = if cached(v).is_some() { "here" } else { "-" };
+        let millions = format!("{:.1} M", v.parameters as f64 / 1e6);
+        text += &format!("{:<22}{millions:>10}  {:>5}  {here:<8}{}\n", v.name, v.preprocess.size, v.about);
+    }
+    report::print(&text)
+}
+
+fn info(model: &str, json: bool) -> anyhow::Result<()> {
+    let path = Path::new(model);
+    let variant = if registry::variant(model).is_err() && path.exists() {
+        let weights = StateDict::open(path)?;
+        let device = DeviceArg::Cpu.open()?;
+        registry::identify(&weights, &device).ok_or_else(|| {
+            anyhow::anyhow!("{model} holds {} tensors that fit no registered model", weights.keys().count())
+        })?
+    } else {
+        weights::variant(model)?
+    };
+    let value = describe(variant);
+    if json {
+        return report::print(&serde_json::to_string_pretty(&value)?);
+    }
+    let here = cached(variant).map_or_else(
+        || format!("not here; `kirie models pull {}` fetches them", variant.name),
+        |path| path.display().to_string(),
+    );
+    let size = variant.preprocess.size;
+    report::print(&format!(
+        "{name}: {about}\n\
+         parameters  {parameters}\n\
+         input       longer side {size} pixels, padded to {size}x{size}\n\
+         output      masks of 256x256, enlarged to the picture's size\n\
+         weights     {here}\n\
+         from        {url}\n\
+         licence     {licence}\n",
+        name = variant.name,
+        about = variant.about,
+        parameters = variant.parameters,
+        url = variant.remote.url,
+        licence = variant.licence,
+    ))
+}
+
+fn pull(models: &[String], json: bool) -> anyhow::Result<()> {
+    let variants: Vec<_> = models.iter().map(|name| weights::variant(name)).collect::<Result<_, _>>()?;
+    let options = PullOptions::from_env()?;
+    let mut results = Vec::new();
+    for variant in variants {
+        let bar = report::progress_bar(0, "bytes");
+        bar.set_message(variant.name);
+        let pulled = hub::pull(&variant.remote, &options, &mut |progress| match progress {
+            Progress::Downloading { done, total, .. } => {
+                bar.set_message(variant.name);
+                bar.set_length(total.unwrap_or(done));
+                bar.set_position(done);
+            }
+            Progress::Verifying { done, total } => {
+                bar.set_message(format!("{}, verifying", variant.name));
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+            Progress::Waiting => bar.set_message(format!("{}, waiting for another download", variant.name)),
+            Progress::Retrying { failures, retries, reason } => {
+                bar.suspend(|| report::note(&format!("attempt {failures} of {retries} failed: {reason}")));
+            }
+            Progress::Damaged { .. } => {
+                bar.suspend(|| report::note("the file on disk is damaged; fetching it anew"));
+            }
+            _ => {}
+        });
+        bar.finish_and_clear();
+        let pulled = pulled?;
+        if json {
+            results.push(json!({
+                "name": variant.name,
+                "path": pulled.path,
+                "sha256": pulled.sha256,
+                "bytes": pulled.bytes,
+                "received": pulled.received,
+                "verified": format!("{:?}", pulled.verified).to_lowercase(),
+            }));
+        } else {
+            let how = match pulled.verified {
+                Verified::Pinned => "digest as published",
+                Verified::Announced => "digest as announced by the hub",
+                Verified::Recorded => "digest as when it was fetched",
+                Verified::Nothing => "no digest to compare with",
+            };
+            let source = if pulled.received == 0 { "was here" } else { "fetched" };
+            let path = pulled.path.display();
+            report::print(&format!(
+                "{}: {source}, {how}\n  {path}\n  sha256 {}\n",
+                variant.name, pulled.sha256
+            ))?;
+        }
+    }
+    if json { report::print(&serde_json::to_string_pretty(&results)?) } else { Ok(()) }
+}
+
+fn convert(input: &Path, output: &Path, model: Option<&str>) -> anyhow::Result<()> {
+    if output.extension().is_none_or(|e| e != "safetensors") {
+        return Err(report::usage(format!("{} should end in .safetensors", output.display())));
+    }
+    let named = model.map(weights::variant).transpose()?;
+    let device: Device = DeviceArg::Cpu.open()?;
+    let file = StateDict::open(input)?;
+    let variant = match named.or_else(|| registry::identify(&file, &device)) {
+        Some(variant) => variant,
+        None => anyhow::bail!(
+            "{} fits no model of `kirie models list`; with --model NAME you are told what differs",
+            input.display()
+        ),
+    };
+    // Through the model, so that what is written is known to load.
+    let module = load(variant.config().init(&device), &file, variant.name, &device)?;
+    create_parent(output)?;
+    write_safetensors(output, &state_dict_of(&module), model_metadata(variant))?;
+    report::print(&format!("{}: {} weights", output.display(), variant.name))
+}

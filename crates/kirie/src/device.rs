@@ -1,0 +1,105 @@
+//! `--device`.
+
+use std::str::FromStr;
+
+use burn::tensor::Device;
+
+use crate::report;
+
+/// Where to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeviceArg {
+    /// The processor.
+    Cpu,
+    /// A graphics card: the best one, or the N-th.
+    Gpu(Option<usize>),
+}
+
+impl FromStr for DeviceArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "gpu" => Ok(Self::Gpu(None)),
+            Some(("gpu", n)) => {
+                n.parse().map(|n| Self::Gpu(Some(n))).map_err(|_| format!("`{n}` is no number of a GPU"))
+            }
+            _ => Err("expected cpu, gpu or gpu:N".to_owned()),
+        }
+    }
+}
+
+impl DeviceArg {
+    /// The device, if this build and this machine have it.
+    pub(crate) fn open(self) -> anyhow::Result<Device> {
+        match self {
+            Self::Cpu => cpu(),
+            Self::Gpu(index) => gpu(index),
+        }
+    }
+
+    /// Its name for people.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Cpu => "cpu".to_owned(),
+            Self::Gpu(None) => "gpu".to_owned(),
+            Self::Gpu(Some(n)) => format!("gpu:{n}"),
+        }
+    }
+}
+
+#[cfg(feature = "flex")]
+#[allow(clippy::unnecessary_wraps, reason = "builds without this feature fail here")]
+fn cpu() -> anyhow::Result<Device> {
+    Ok(Device::flex())
+}
+
+#[cfg(not(feature = "flex"))]
+fn cpu() -> anyhow::Result<Device> {
+    Err(report::usage("this build has no CPU support; build with `--features flex`"))
+}
+
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "cuda"))]
+fn gpu(index: Option<usize>) -> anyhow::Result<Device> {
+    use burn::tensor::DeviceType;
+
+    #[cfg(feature = "cuda")]
+    let kind = DeviceType::Cuda;
+    #[cfg(all(feature = "vulkan", not(feature = "cuda")))]
+    let kind = DeviceType::Vulkan;
+    #[cfg(all(feature = "wgpu", not(any(feature = "vulkan", feature = "cuda"))))]
+    let kind = DeviceType::Wgpu;
+
+    let found: Vec<Device> = Device::enumerate(kind).into_iter().collect();
+    let wanted = index.unwrap_or(0);
+    let count = found.len();
+    found.into_iter().nth(wanted).ok_or_else(|| {
+        anyhow::anyhow!(
+            "there is no GPU number {wanted}: {count} found. Is a driver installed (Vulkan, Metal, DX12 or CUDA, as this \
+             build was made for)? `--device cpu` runs without one"
+        )
+    })
+}
+
+#[cfg(not(any(feature = "wgpu", feature = "vulkan", feature = "cuda")))]
+fn gpu(_index: Option<usize>) -> anyhow::Result<Device> {
+    Err(report::usage(
+        "this build has no GPU support; build one with `cargo build --release --features wgpu` (or vulkan, or cuda)",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_parsed() {
+        assert_eq!("cpu".parse(), Ok(DeviceArg::Cpu));
+        assert_eq!("gpu".parse(), Ok(DeviceArg::Gpu(None)));
+        assert_eq!("gpu:2".parse(), Ok(DeviceArg::Gpu(Some(2))));
+        for bad in ["", "cuda", "gpu:", "gpu:x", "cpu:1"] {
+            assert!(bad.parse::<DeviceArg>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! From `--model` and `--weights` to something that runs.
+
+use anyhow::Context;
+use burn::tensor::Device;
+use kirie_sam::checkpoint::StateDict;
+use kirie_sam::registry::{self, Variant};
+use kirie_sam::{BurnEngine, hub};
+
+use crate::args::ModelArgs;
+use crate::report;
+
+/// The model that runs when none is named.
+const DEFAULT_MODEL: &str = "efficientvit-sam-l0";
+
+/// Sets the number of threads; before anything runs.
+pub(crate) fn set_threads(args: &ModelArgs) -> anyhow::Result<()> {
+    if let Some(threads) = args.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
+    }
+    Ok(())
+}
+
+/// The variant of a name; a name that is none is wrong usage.
+pub(crate) fn variant(name: &str) -> anyhow::Result<&'static Variant> {
+    registry::variant(name).map_err(|e| report::usage(e.to_string()))
+}
+
+/// Loads the model that the arguments name.
+pub(crate) fn load(args: &ModelArgs) -> anyhow::Result<BurnEngine> {
+    let named = args.model.as_deref().map(variant).transpose()?;
+    let device = args.device.open()?;
+    let (variant, weights) = match (&args.weights, named) {
+        (Some(path), named) => {
+            let weights = StateDict::open(path)?;
+            match named.or_else(|| registry::identify(&weights, &device)) {
+                Some(variant) => (variant, weights),
+                None => anyhow::bail!(
+                    "weights {} fit no model of `kirie models list`; with --model NAME you are told what differs",
+                    path.display()
+                ),
+            }
+        }
+        (None, named) => {
+            let variant = named.map_or_else(|| self::variant(DEFAULT_MODEL), Ok)?;
+            let cache = hub::cache_dir()?;
+            let path = hub::cached(&variant.remote, &cache)
+                .with_context(|| how_to_get(variant, &cache.display().to_string()))?;
+            (variant, StateDict::open(path)?)
+        }
+    };
+    Ok(BurnEngine::from_state_dict(variant, &weights, &device)?)
+}
+
+/// A model with weights by formula, to measure speed with.
+pub(crate) fn by_formula(variant: &Variant, device: &Device) -> anyhow::Result<BurnEngine> {
+    let keys = kirie_sam::checkpoint::module_keys(&variant.config().init(device));
+    Ok(BurnEngine::from_state_dict(variant, &StateDict::by_formula(keys), device)?)
+}
+
+fn how_to_get(variant: &Variant, cache: &str) -> String {
+    format!(
+        "there are no weights for {name} on this machine. Get them in one of these ways:\n  \
+         kirie models pull {name}            fetches them once into {cache}\n  \
+         --weights FILE                      uses a .pt, .pth or .safetensors you have\n  \
+         without a network: download {url}\n  on another machine and put it at {cache}/{file}",
+        name = variant.name,
+        url = variant.remote.url,
+        file = variant.remote.file,
+    )
+}
