@@ -105,6 +105,8 @@ pub struct BurnEngine {
     preprocess: Preprocess,
     mask_side: usize,
     model: Sam,
+    /// Position features of the embedding's cells: the same for every picture.
+    image_pe: Tensor<4>,
     device: Device,
 }
 
@@ -112,7 +114,8 @@ impl BurnEngine {
     /// Wraps a model.
     pub fn new(variant: &Variant, model: Sam, device: Device) -> Self {
         let mask_side = 4 * variant.config().prompt_encoder.embedding_size;
-        Self { name: variant.name.to_owned(), preprocess: variant.preprocess, mask_side, model, device }
+        let image_pe = model.prompt_encoder.dense_pe(&device);
+        Self { name: variant.name.to_owned(), preprocess: variant.preprocess, mask_side, model, image_pe, device }
     }
 
     /// Loads the weights of a registered model.
@@ -194,6 +197,7 @@ impl Engine for BurnEngine {
         let device = &self.device;
         let output = self.model.decode(
             embedding.image.to_burn(device),
+            self.image_pe.clone(),
             embedding.hq_features.as_ref().map(|t| t.to_burn(device)),
             &prompts.sparse,
             prompts.masks.as_ref().map(|t| t.to_burn(device)),

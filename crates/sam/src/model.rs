@@ -48,10 +48,12 @@ impl Sam {
 
     /// The masks of `B` prompts on one picture.
     ///
-    /// `embedding` `[1, C, S, S]`, `mask_input` `[B, 1, 4 S, 4 S]` logits of an earlier answer.
+    /// `embedding` `[1, C, S, S]`; `image_pe` `[1, C, S, S]`, the same for every picture
+    /// ([`PromptEncoder::dense_pe`]); `mask_input` `[B, 1, 4 S, 4 S]` logits of an earlier answer.
     pub fn decode(
         &self,
         embedding: Tensor<4>,
+        image_pe: Tensor<4>,
         hq_features: Option<Tensor<4>>,
         prompts: &SparsePrompts,
         mask_input: Option<Tensor<4>>,
@@ -64,7 +66,6 @@ impl Sam {
         };
         let image = embedding + dense;
         let sparse = (prompts.tokens > 0).then(|| self.prompt_encoder.sparse(prompts, &device));
-        let image_pe = self.prompt_encoder.dense_pe(&device);
         self.mask_decoder.forward(image, image_pe, sparse, hq_features, mode)
     }
 }

@@ -26,7 +26,8 @@ pub struct Variant {
     pub licence: &'static str,
     /// Trainable parameters of the whole model (buffers not counted).
     pub parameters: usize,
-    config: fn() -> SamConfig,
+    /// Makes the model's sizes; see [`Self::config`].
+    pub config: fn() -> SamConfig,
 }
 
 /// How a picture becomes the encoder's input.

@@ -11,10 +11,12 @@ use kirie_data::{Limits, read_image};
 use kirie_sam::checkpoint::{StateDict, module_keys};
 use kirie_sam::{BurnEngine, DecodeMode, Prediction, Predictor, Prompt, formula, registry};
 
-/// Largest absolute errors, as the fixtures' README states them for a correct float32 implementation.
-const EMBEDDING_TOLERANCE: f32 = 5e-4;
-const LOGITS_TOLERANCE: f32 = 2e-3;
-const AREA_TOLERANCE: f64 = 0.002;
+/// Largest absolute errors allowed: about ten times the measured ones, a tenth of what the fixtures' README expects of a
+/// correct float32 implementation.
+const EMBEDDING_TOLERANCE: f32 = 5e-5;
+const LOGITS_TOLERANCE: f32 = 3e-4;
+const IOU_TOLERANCE: f32 = 5e-5;
+const AREA_TOLERANCE: f64 = 0.0003;
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -100,7 +102,7 @@ impl Errors {
         assert!(self.embedding < EMBEDDING_TOLERANCE, "embedding: {}", self.embedding);
         assert!(self.statistics < EMBEDDING_TOLERANCE, "channel statistics: {}", self.statistics);
         assert!(self.logits < LOGITS_TOLERANCE, "logits: {}", self.logits);
-        assert!(self.iou < LOGITS_TOLERANCE, "predicted IoU: {}", self.iou);
+        assert!(self.iou < IOU_TOLERANCE, "predicted IoU: {}", self.iou);
         assert!(self.area < AREA_TOLERANCE, "mask area: {}", self.area);
     }
 }
@@ -251,4 +253,36 @@ fn hq_sam_vit_b() {
             ("box.hq_only1", boxed(), hq(false, true)),
         ],
     );
+}
+
+/// The models without goldens run, give finite numbers of the right shapes, and the two kinds of HQ answer differ.
+fn check_runs(name: &str) {
+    let device = Device::flex();
+    let variant = registry::variant(name).unwrap();
+    let weights = StateDict::by_formula(module_keys(&variant.config().init(&device)));
+    let engine = BurnEngine::from_state_dict(variant, &weights, &device).unwrap();
+    let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/coffee.png");
+    let mut predictor = Predictor::new(&engine);
+    predictor.set_image(&read_image(picture, &Limits::default()).unwrap()).unwrap();
+    let prompt = [Prompt::point(200.0, 150.0)];
+    let answer = |mode| predictor.predict(&prompt, mode).unwrap().remove(0);
+    let both = answer(mode(true));
+    assert_eq!(both.low_res.len(), if variant.is_hq() { 1 } else { 3 }, "{name}");
+    assert!(both.low_res.iter().flatten().chain(&both.iou).all(|v| v.is_finite()), "{name}");
+    let hq_only = answer(DecodeMode { multimask: true, hq_only: true });
+    assert_eq!(both.low_res != hq_only.low_res, variant.is_hq(), "{name}");
+}
+
+#[test]
+fn hq_sam_vit_tiny_runs() {
+    check_runs("hq-sam-vit-tiny");
+}
+
+#[test]
+#[ignore = "needs about 10 GiB of memory and several minutes"]
+fn every_variant_runs() {
+    for variant in registry::variants() {
+        println!("{}", variant.name);
+        check_runs(variant.name);
+    }
 }

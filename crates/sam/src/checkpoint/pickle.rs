@@ -4,6 +4,7 @@
 //! that calls for `os.system` is not a weight file, and its owner should hear of it. So the opcodes are walked
 //! first, and any global beyond an allow-list (the idea of PyTorch's `weights_only`) refuses the file.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -47,30 +48,24 @@ fn is_allowed(module: &str, name: &str) -> bool {
 /// Refuses a file whose pickle names anything outside the allow-list.
 pub(super) fn check(path: &Path) -> Result<(), CheckpointError> {
     let io = |source| CheckpointError::Io { path: path.to_owned(), source };
-    let format = |reason: String| CheckpointError::Format { path: path.to_owned(), reason };
     let mut file = BufReader::new(File::open(path).map_err(io)?);
     let mut magic = [0; 4];
     let is_zip = file.read_exact(&mut magic).is_ok() && magic == *b"PK\x03\x04";
-    let globals = if is_zip {
-        let pickle = read_zip_pickle(path).map_err(format)?;
-        let mut globals = Vec::new();
-        scan(&mut pickle.as_slice(), &mut globals).map_err(format)?;
-        globals
+    let mut globals = Vec::new();
+    let walked = if is_zip {
+        read_zip_pickle(path).and_then(|pickle| scan(&mut pickle.as_slice(), &mut globals))
     } else {
         // The format before PyTorch 1.6: magic number, protocol, system, the object, storage keys; each a pickle.
         file.seek(SeekFrom::Start(0)).map_err(io)?;
-        let mut globals = Vec::new();
         let mut limited = file.take(MAX_PICKLE);
-        for _ in 0..5 {
-            scan(&mut limited, &mut globals).map_err(&format)?;
-        }
-        globals
+        (0..5).try_for_each(|_| scan(&mut limited, &mut globals))
     };
+    // What a file asks for matters more than that it is no checkpoint besides.
     match globals.into_iter().find(|(module, name)| !is_allowed(module, name)) {
         Some((module, name)) => {
             Err(CheckpointError::Unsafe { path: path.to_owned(), global: format!("{module}.{name}") })
         }
-        None => Ok(()),
+        None => walked.map_err(|reason| CheckpointError::Format { path: path.to_owned(), reason }),
     }
 }
 
@@ -99,11 +94,11 @@ fn read_zip_pickle(path: &Path) -> Result<Vec<u8>, String> {
 
 /// Walks one pickle to its STOP and notes every global it names.
 fn scan(input: &mut impl Read, globals: &mut Vec<(String, String)>) -> Result<(), String> {
-    // The two strings that STACK_GLOBAL takes come from the stack; the last two pushed, or recalled from the memo.
+    // STACK_GLOBAL takes its two strings from the stack. Only the two that the opcodes right before it pushed are
+    // known to lie there; with anything else between, they could be decoys that were popped again.
     let mut strings: Vec<String> = Vec::new();
-    let mut memo: Vec<(u32, String)> = Vec::new();
-    let mut next_memo = 0_u32;
-    let mut last: Option<String> = None;
+    // What each entry holds, if it is a string.
+    let mut memo: HashMap<u64, Option<String>> = HashMap::new();
     loop {
         let op = byte(input)?;
         let mut pushed = None;
@@ -129,28 +124,13 @@ fn scan(input: &mut impl Read, globals: &mut Vec<(String, String)>) -> Result<()
             0x8a => skip_counted(input, 1)?,
             0x8b => skip_counted(input, 4)?,
             b'I' | b'L' | b'F' | b'P' => drop(line(input)?),
-            b'p' => {
-                let index = line(input)?.trim().parse().map_err(|_| "a memo index is no number")?;
-                memo.extend(last.clone().map(|s| (index, s)));
-            }
-            b'g' => {
-                let index: u32 = line(input)?.trim().parse().map_err(|_| "a memo index is no number")?;
-                pushed = recall(&memo, index);
-            }
-            b'q' => {
-                let index = u32::from(byte(input)?);
-                memo.extend(last.clone().map(|s| (index, s)));
-            }
-            b'r' => {
-                let index = number(input, 4)? as u32;
-                memo.extend(last.clone().map(|s| (index, s)));
-            }
-            0x94 => {
-                memo.extend(last.clone().map(|s| (next_memo, s)));
-                next_memo += 1;
-            }
-            b'h' => pushed = recall(&memo, u32::from(byte(input)?)),
-            b'j' => pushed = recall(&memo, number(input, 4)? as u32),
+            b'p' => drop(memo.insert(memo_index(input)?, strings.last().cloned())),
+            b'q' => drop(memo.insert(number(input, 1)?, strings.last().cloned())),
+            b'r' => drop(memo.insert(number(input, 4)?, strings.last().cloned())),
+            0x94 => drop(memo.insert(memo.len() as u64, strings.last().cloned())),
+            b'g' => pushed = recall(&memo, memo_index(input)?),
+            b'h' => pushed = recall(&memo, number(input, 1)?),
+            b'j' => pushed = recall(&memo, number(input, 4)?),
             0x80 | b'K' => drop(number(input, 1)?),
             b'M' => drop(number(input, 2)?),
             b'J' => drop(number(input, 4)?),
@@ -183,19 +163,22 @@ fn scan(input: &mut impl Read, globals: &mut Vec<(String, String)>) -> Result<()
             | 0x98 => {}
             other => return Err(format!("its pickle has the unknown opcode 0x{other:02x}")),
         }
-        // A memo opcode names what the opcode before it made.
-        let is_memo = matches!(op, b'p' | b'q' | b'r' | 0x94);
-        if let Some(string) = pushed {
-            last = Some(string.clone());
-            strings.push(string);
-        } else if !is_memo {
-            last = None;
+        // Frames and memo opcodes leave the stack as it is.
+        let is_neutral = matches!(op, b'p' | b'q' | b'r' | 0x94 | 0x95);
+        match pushed {
+            Some(string) => strings.push(string),
+            None if is_neutral => {}
+            None => strings.clear(),
         }
     }
 }
 
-fn recall(memo: &[(u32, String)], index: u32) -> Option<String> {
-    memo.iter().rev().find(|(i, _)| *i == index).map(|(_, s)| s.clone())
+fn recall(memo: &HashMap<u64, Option<String>>, index: u64) -> Option<String> {
+    memo.get(&index).cloned().flatten()
+}
+
+fn memo_index(input: &mut impl Read) -> Result<u64, String> {
+    line(input)?.trim().parse().map_err(|_| "a memo index is no number".to_owned())
 }
 
 fn byte(input: &mut impl Read) -> Result<u8, String> {
