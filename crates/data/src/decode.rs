@@ -1,7 +1,7 @@
 //! From a file's bytes to pixels, within limits, whatever the bytes are.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, BufReader, Cursor, Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -39,7 +39,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    fn check(&self, name: &str, width: u32, height: u32) -> Result<(), DataError> {
+    pub(crate) fn check(&self, name: &str, width: u32, height: u32) -> Result<(), DataError> {
         let pixels = u64::from(width) * u64::from(height);
         if width <= self.max_width && height <= self.max_height && pixels <= self.max_pixels {
             return Ok(());
@@ -56,7 +56,7 @@ impl Limits {
         })
     }
 
-    fn check_bytes(&self, name: &str, what: &str, bytes: u64) -> Result<(), DataError> {
+    pub(crate) fn check_bytes(&self, name: &str, what: &str, bytes: u64) -> Result<(), DataError> {
         if bytes <= self.max_alloc {
             return Ok(());
         }
@@ -136,11 +136,8 @@ fn mask_of<P: Pixel>(
     picture.pixels().map(|pixel| pixel.channels().iter().take(colours).any(|&v| set(v))).collect()
 }
 
-fn read_bytes(path: &Path, name: &str, limits: &Limits) -> Result<Vec<u8>, DataError> {
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => DataError::NotFound { name: name.to_owned() },
-        _ => DataError::Unreadable { name: name.to_owned(), source },
-    };
+pub(crate) fn read_bytes(path: &Path, name: &str, limits: &Limits) -> Result<Vec<u8>, DataError> {
+    let failed = |source| cannot_read(name, source);
     let file = File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
     limits.check_bytes(name, "a file", length)?;
@@ -151,20 +148,66 @@ fn read_bytes(path: &Path, name: &str, limits: &Limits) -> Result<Vec<u8>, DataE
     Ok(bytes)
 }
 
-/// Decodes, and turns a panic inside a decoder into an error.
+pub(crate) fn cannot_read(name: &str, source: io::Error) -> DataError {
+    match source.kind() {
+        io::ErrorKind::NotFound => DataError::NotFound { name: name.to_owned() },
+        _ => DataError::Unreadable { name: name.to_owned(), source },
+    }
+}
+
+/// The width and height of a picture file, pixels, turned upright as its EXIF orientation says. Only its header is
+/// decoded, so a file damaged further on is not noticed.
+///
+/// # Errors
+/// As [`read_image`].
+pub fn read_size(path: impl AsRef<Path>, limits: &Limits) -> Result<(u32, u32), DataError> {
+    let path = path.as_ref();
+    let name = path.display().to_string();
+    let failed = |source| cannot_read(&name, source);
+    let mut file = BufReader::new(File::open(path).map_err(failed)?);
+    let mut start = Vec::new();
+    file.by_ref().take(64).read_to_end(&mut start).map_err(failed)?;
+    let format = known_format(&start, &name)?;
+    file.rewind().map_err(failed)?;
+    guarded(format, &name, || {
+        let failed = |error| decoder_error(error, &name, format, limits);
+        let mut decoder = ImageReader::with_format(file, format).into_decoder().map_err(failed)?;
+        let (width, height) = decoder.dimensions();
+        limits.check(&name, width, height)?;
+        let lying = matches!(
+            decoder.orientation(),
+            Ok(Orientation::Rotate90
+                | Orientation::Rotate270
+                | Orientation::Rotate90FlipH
+                | Orientation::Rotate270FlipH)
+        );
+        // A side of 0 is refused when the pixels are read.
+        Ok(if lying { (height, width) } else { (width, height) })
+    })
+}
+
+/// Runs a decoder, and turns a panic inside it into an error.
 ///
 /// The decoders are meant to return errors for any input, and every known damage does. They are also the part of
 /// the program that meets files from anywhere, so an arithmetic slip in one of them must cost one picture, not a
 /// folder's run or a service. Nothing they touched is used after a panic.
-fn decode_guarded(
+pub(crate) fn guarded<T>(
+    format: ImageFormat,
+    name: &str,
+    decode: impl FnOnce() -> Result<T, DataError>,
+) -> Result<T, DataError> {
+    catch_unwind(AssertUnwindSafe(decode))
+        .unwrap_or_else(|_| Err(corrupt(name, format, "the decoder failed on it")))
+}
+
+pub(crate) fn decode_guarded(
     bytes: &[u8],
     name: &str,
     limits: &Limits,
 ) -> Result<(DynamicImage, Orientation, ImageFormat), DataError> {
     let format = known_format(bytes, name)?;
-    catch_unwind(AssertUnwindSafe(|| decode(bytes, format, name, limits)))
-        .unwrap_or_else(|_| Err(corrupt(name, format, "the decoder failed on it")))
-        .map(|(picture, orientation)| (picture, orientation, format))
+    let (picture, orientation) = guarded(format, name, || decode(bytes, format, name, limits))?;
+    Ok((picture, orientation, format))
 }
 
 fn decode(
@@ -199,7 +242,7 @@ fn decode(
     Ok((DynamicImage::from_decoder(decoder).map_err(failed)?, orientation))
 }
 
-fn known_format(bytes: &[u8], name: &str) -> Result<ImageFormat, DataError> {
+pub(crate) fn known_format(bytes: &[u8], name: &str) -> Result<ImageFormat, DataError> {
     if bytes.is_empty() {
         return Err(DataError::Empty { name: name.to_owned() });
     }
@@ -233,7 +276,7 @@ fn describe(bytes: &[u8]) -> String {
     format!("content that starts with the bytes {}", hex.join(" "))
 }
 
-fn format_name(format: ImageFormat) -> &'static str {
+pub(crate) fn format_name(format: ImageFormat) -> &'static str {
     match format {
         ImageFormat::Jpeg => "JPEG",
         ImageFormat::Png => "PNG",
@@ -245,7 +288,7 @@ fn format_name(format: ImageFormat) -> &'static str {
 
 const ENDS_EARLY: &str = "the file ends too early";
 
-fn corrupt(name: &str, format: ImageFormat, reason: &str) -> DataError {
+pub(crate) fn corrupt(name: &str, format: ImageFormat, reason: &str) -> DataError {
     // Some decoders end their messages with a line break.
     DataError::Corrupt {
         name: name.to_owned(),

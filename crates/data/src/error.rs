@@ -1,6 +1,7 @@
 //! The one error type of this crate.
 
 use std::io;
+use std::path::Path;
 
 /// What went wrong with a picture, a mask or a file.
 ///
@@ -185,4 +186,102 @@ pub enum DataError {
         /// The system's reason, such as no space left, permission denied, is a directory.
         source: io::Error,
     },
+
+    /// The folder or file is no dataset that could be recognised, or not one of the layout asked for.
+    #[error("{name}: {reason}")]
+    NotADataset {
+        /// The folder or file.
+        name: String,
+        /// What was looked for and what was found.
+        reason: String,
+    },
+
+    /// A dataset's own file (labels, classes, a list) says something that cannot be right.
+    #[error("{name}, {place}: {reason}")]
+    Malformed {
+        /// The file.
+        name: String,
+        /// Where in it: a line, or what the format numbers its entries by.
+        place: String,
+        /// What was expected and what was found.
+        reason: String,
+    },
+
+    /// A label of a class that the dataset's class list lacks.
+    #[error("{name}, {place}: class {class} is not among the classes: {known}")]
+    UnknownClass {
+        /// The label file.
+        name: String,
+        /// Where in it.
+        place: String,
+        /// The class, as written there.
+        class: String,
+        /// The classes there are, shortened.
+        known: String,
+    },
+
+    /// A part (train, val, test ...) that the dataset does not have.
+    #[error("{name}: there is no part {split:?}, found {found}")]
+    UnknownSplit {
+        /// The dataset.
+        name: String,
+        /// The part asked for.
+        split: String,
+        /// The parts there are.
+        found: String,
+    },
+
+    /// A list names pictures that are not there.
+    #[error("{name}, line {line}: no picture {stem:?} in the dataset{}", and_more(*.more))]
+    NotListed {
+        /// The list.
+        name: String,
+        /// Line of the first such name, from 1.
+        line: usize,
+        /// The first such name.
+        stem: String,
+        /// How many more follow.
+        more: usize,
+    },
+
+    /// A path in a dataset file, or a link in its folder, leads out of the dataset's folder.
+    #[error("{name}: {path:?} leads out of the dataset's folder, which was not allowed")]
+    Outside {
+        /// The file that names the path, or the folder that holds the link.
+        name: String,
+        /// The path.
+        path: String,
+    },
+
+    /// A folder that should hold nothing yet.
+    #[error("{name}: expected a new or empty folder")]
+    NotEmpty {
+        /// The folder.
+        name: String,
+    },
+}
+
+/// " (and 3 more such names)", or nothing.
+fn and_more(more: usize) -> String {
+    if more == 0 { String::new() } else { format!(" (and {more} more such names)") }
+}
+
+impl DataError {
+    /// A [`DataError::Malformed`].
+    pub(crate) fn malformed(
+        file: &Path,
+        place: impl std::fmt::Display,
+        reason: impl std::fmt::Display,
+    ) -> Self {
+        Self::Malformed {
+            name: file.display().to_string(),
+            place: place.to_string(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// A [`DataError::NotADataset`].
+    pub(crate) fn not_a_dataset(path: &Path, reason: impl Into<String>) -> Self {
+        Self::NotADataset { name: path.display().to_string(), reason: reason.into() }
+    }
 }

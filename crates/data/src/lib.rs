@@ -8,16 +8,19 @@
 //! - [`write_atomic`]: the one way files are written.
 
 mod atomic;
+pub mod datasets;
 mod decode;
 mod error;
 mod image;
+mod index_map;
 mod records;
 mod resize;
 pub mod write;
 
 pub use atomic::{create_parent, write_atomic};
-pub use decode::{EXTENSIONS, Limits, decode_image, read_image, read_mask_png};
+pub use decode::{EXTENSIONS, Limits, decode_image, read_image, read_mask_png, read_size};
 pub use error::DataError;
 pub use image::Image;
+pub use index_map::{IndexMap, read_index_map};
 pub use records::{ImageMasks, ImageRecord, MaskRecord};
 pub use resize::{longest_side, resize_bilinear};

@@ -30,13 +30,13 @@ pub(crate) enum Command {
 /// Which model runs, and where.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Model, one of `kirie models list`; found out from the weights if these are given alone
+    /// Model, one of `kirie models list`; without it that of the weights, or efficientvit-sam-l0
     #[arg(long, value_name = "NAME")]
     pub(crate) model: Option<String>,
     /// Weights, .pt, .pth or .safetensors; without it those fetched by `kirie models pull`
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
-    /// Where to run: cpu, gpu, or gpu:N for the N-th
+    /// Where to run: cpu, gpu for the best one, or gpu:0, gpu:1, ...
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub(crate) device: DeviceArg,
     /// Threads on the CPU; without it one per core
@@ -45,6 +45,11 @@ pub(crate) struct ModelArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  kirie segment photo.jpg --point 200,150 --best
+  kirie segment photo.jpg --box 100,80,420,330 --format png -o out
+  kirie segment photos/ --everything --format overlay,coco -o out
+  kirie segment photo.jpg --box 100,80,420,330 -o - | jq '.masks[0].area'")]
 pub(crate) struct SegmentArgs {
     /// Pictures, folders of pictures, or patterns such as "photos/*.jpg"
     #[arg(required = true, value_name = "IMAGES")]
@@ -73,14 +78,14 @@ pub(crate) struct SegmentArgs {
     /// No prompts: find everything
     #[arg(long, help_heading = "Prompts", conflicts_with_all = ["points", "boxes", "mask_input", "prompts"])]
     pub(crate) everything: bool,
-    /// Three masks for each prompt (whole, part, subpart) instead of one
+    /// Three masks for each prompt (whole, part, subpart) instead of one; HQ models give their best one either way
     #[arg(long, help_heading = "Prompts", conflicts_with = "everything")]
     pub(crate) multimask: bool,
     /// Of the three masks the one the model rates best; good for a single point
     #[arg(long, help_heading = "Prompts", conflicts_with_all = ["everything", "multimask"])]
     pub(crate) best: bool,
     /// HQ models: the high-quality mask alone, not its sum with SAM's mask
-    #[arg(long, help_heading = "Prompts")]
+    #[arg(long, help_heading = "Prompts", conflicts_with = "everything")]
     pub(crate) hq_only: bool,
 
     #[command(flatten)]
@@ -108,7 +113,7 @@ pub(crate) struct OutputArgs {
     #[arg(long, value_enum, default_value = "coco-rle", value_name = "MODE")]
     pub(crate) output_mode: OutputMode,
     /// Farthest a polygon may stray from the mask's edge, pixels (yolo, geojson)
-    #[arg(long, default_value_t = kirie_data::write::DEFAULT_TOLERANCE, value_name = "PIXELS")]
+    #[arg(long, default_value_t = kirie_data::write::DEFAULT_TOLERANCE, value_name = "PIXELS", allow_hyphen_values = true)]
     pub(crate) tolerance: f64,
 }
 
@@ -119,7 +124,7 @@ pub(crate) enum Format {
     Json,
     /// One COCO annotation file for all pictures
     Coco,
-    /// A black and white PNG a mask, and one indexed PNG of all
+    /// A black and white PNG a mask, and one indexed PNG of all masks
     Png,
     /// The picture with the masks laid over it
     Overlay,
@@ -142,7 +147,7 @@ pub(crate) enum OutputMode {
 
 /// Settings of `--everything`; the defaults are SAM's own.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Everything")]
+#[command(next_help_heading = "Everything (with --everything)")]
 pub(crate) struct EverythingArgs {
     /// Points along a side of the grid
     #[arg(long, default_value_t = 32, value_name = "N", conflicts_with = "point_grids")]
@@ -256,8 +261,8 @@ pub(crate) struct BenchArgs {
     /// Runs before the measured ones
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) warmup: u32,
-    /// Prompts per decoder call
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Prompts asked at once
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) prompts: u32,
     /// Grid side for `everything`
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

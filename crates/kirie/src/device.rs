@@ -11,7 +11,7 @@ use crate::report;
 pub(crate) enum DeviceArg {
     /// The processor.
     Cpu,
-    /// A graphics card: the best one, or the N-th.
+    /// A graphics card: the best one, or one by its number, from 0.
     Gpu(Option<usize>),
 }
 
@@ -65,21 +65,26 @@ fn gpu(index: Option<usize>) -> anyhow::Result<Device> {
     use burn::tensor::DeviceType;
 
     #[cfg(feature = "cuda")]
-    let kind = DeviceType::Cuda;
+    let (kind, best) = (DeviceType::Cuda, || Device::cuda(0));
     #[cfg(all(feature = "vulkan", not(feature = "cuda")))]
-    let kind = DeviceType::Vulkan;
+    let (kind, best) = (DeviceType::Vulkan, || Device::vulkan(burn::tensor::DeviceKind::DefaultDevice));
     #[cfg(all(feature = "wgpu", not(any(feature = "vulkan", feature = "cuda"))))]
-    let kind = DeviceType::Wgpu;
+    let (kind, best) = (DeviceType::Wgpu, || Device::wgpu(burn::tensor::DeviceKind::DefaultDevice));
 
-    let found: Vec<Device> = Device::enumerate(kind).into_iter().collect();
-    let wanted = index.unwrap_or(0);
+    let mut found: Vec<Device> = Device::enumerate(kind).into_iter().collect();
     let count = found.len();
-    found.into_iter().nth(wanted).ok_or_else(|| {
-        anyhow::anyhow!(
-            "there is no GPU number {wanted}: {count} found. Is a driver installed (Vulkan, Metal, DX12 or CUDA, as this \
-             build was made for)? `--device cpu` runs without one"
-        )
-    })
+    match index {
+        _ if count == 0 => anyhow::bail!(
+            "there is no GPU that this build can use. Is a driver installed (Vulkan, Metal, DX12, or CUDA, as the build was \
+             made for)? `--device cpu` runs without one"
+        ),
+        // Burn prefers real cards to drivers that only imitate one.
+        None => Ok(best()),
+        Some(wanted) if wanted < count => Ok(found.swap_remove(wanted)),
+        Some(wanted) => {
+            Err(report::usage(format!("there is no GPU {wanted}; there are {count}, counted from 0")))
+        }
+    }
 }
 
 #[cfg(not(any(feature = "wgpu", feature = "vulkan", feature = "cuda")))]

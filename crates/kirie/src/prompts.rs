@@ -1,13 +1,13 @@
 //! Prompts from the command line and from files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::io;
 use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::Context;
 use kirie_mask::{BBox, Point};
-use kirie_sam::Prompt;
-use kirie_sam::checkpoint::StateDict;
+use kirie_sam::{Prompt, logits};
 use serde::Deserialize;
 
 use crate::args::SegmentArgs;
@@ -69,17 +69,15 @@ pub(crate) enum PromptSource {
 }
 
 impl PromptSource {
-    /// From the command line; `mask_side` is the side of mask inputs.
-    pub(crate) fn new(args: &SegmentArgs, mask_side: usize) -> anyhow::Result<Self> {
-        let mut source = match &args.prompts {
+    /// From the command line, mask inputs not yet added ([`Self::add_masks`]): what is wrong is told before the weights
+    /// are read.
+    pub(crate) fn new(args: &SegmentArgs) -> anyhow::Result<Self> {
+        let source = match &args.prompts {
             Some(path) => Self::read(path)?,
             None => Self::Same(from_flags(args)?),
         };
-        if let Some(path) = &args.mask_input {
-            let Self::Same(prompts) = &mut source else {
-                return Err(report::usage("--mask-input goes with prompts for one picture, not for several"));
-            };
-            add_masks(prompts, &read_masks(path, mask_side)?, args.mask_index, path)?;
+        if args.mask_input.is_some() && matches!(source, Self::ByPicture(_)) {
+            return Err(report::usage("--mask-input goes with prompts for one picture, not for several"));
         }
         if matches!(&source, Self::Same(prompts) if prompts.is_empty()) {
             return Err(report::usage(
@@ -89,26 +87,44 @@ impl PromptSource {
         Ok(source)
     }
 
+    /// Adds the mask inputs of the command line, of `side` x `side`.
+    pub(crate) fn add_masks(&mut self, args: &SegmentArgs, side: usize) -> anyhow::Result<()> {
+        match (&args.mask_input, self) {
+            (Some(path), Self::Same(prompts)) => {
+                add_masks(prompts, &logits::read(path, side)?, args.mask_index, path)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The prompts for a picture; `None` if the file has none for it.
     pub(crate) fn for_picture(&self, input: &Input) -> Option<&[Prompt]> {
         match self {
             Self::Same(prompts) => Some(prompts),
-            Self::ByPicture(all) => {
-                let path = input.path.to_string_lossy();
-                let file = input.path.file_name().map(|f| f.to_string_lossy()).unwrap_or_default();
-                all.get(path.as_ref()).or_else(|| all.get(file.as_ref())).map(Vec::as_slice)
-            }
+            Self::ByPicture(all) => names(input).iter().find_map(|name| all.get(name)).map(Vec::as_slice),
         }
+    }
+
+    /// Names in the prompt file that belong to none of the pictures: most likely misspelt.
+    pub(crate) fn unused<'a>(&'a self, inputs: &[Input]) -> Vec<&'a str> {
+        let Self::ByPicture(all) = self else { return Vec::new() };
+        let used: HashSet<String> = inputs.iter().flat_map(names).collect();
+        all.keys().filter(|name| !used.contains(*name)).map(String::as_str).collect()
     }
 
     fn read(path: &Path) -> anyhow::Result<Self> {
         let name = path.display();
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read prompts {name}"))?;
+        let text = if path == Path::new("-") {
+            io::read_to_string(io::stdin())
+        } else {
+            std::fs::read_to_string(path)
+        };
+        let text = text.with_context(|| format!("cannot read prompts {name}"))?;
         if text.trim().is_empty() {
             anyhow::bail!("prompts {name}: the file is empty");
         }
-        let file: PromptFile = serde_json::from_str(&text)
-            .map_err(|e| anyhow::anyhow!("prompts {name}, line {}: {e}; {FORM}", e.line()))?;
+        // serde_json's own words name the line.
+        let bad = |e: serde_json::Error| anyhow::anyhow!("prompts {name}: {e}; {FORM}");
         let convert = |entries: Vec<PromptEntry>| -> anyhow::Result<Vec<Prompt>> {
             if entries.is_empty() {
                 anyhow::bail!("prompts {name}: a list of prompts is empty");
@@ -119,29 +135,20 @@ impl PromptSource {
                 .map(|(i, entry)| entry.into_prompt().with_context(|| format!("prompts {name}: prompt {i}")))
                 .collect()
         };
-        match file {
-            PromptFile::List(entries) => Ok(Self::Same(convert(entries)?)),
-            PromptFile::ByPicture(pictures) if pictures.is_empty() => {
-                anyhow::bail!("prompts {name}: there are no prompts in it")
-            }
-            PromptFile::ByPicture(pictures) => {
-                let all =
-                    pictures.into_iter().map(|(k, v)| Ok((k, convert(v)?))).collect::<anyhow::Result<_>>()?;
-                Ok(Self::ByPicture(all))
-            }
+        if !text.trim_start().starts_with('{') {
+            return Ok(Self::Same(convert(serde_json::from_str(&text).map_err(bad)?)?));
         }
+        let pictures: BTreeMap<String, Vec<PromptEntry>> = serde_json::from_str(&text).map_err(bad)?;
+        if pictures.is_empty() {
+            anyhow::bail!("prompts {name}: there are no prompts in it");
+        }
+        let all = pictures.into_iter().map(|(picture, entries)| Ok((picture, convert(entries)?)));
+        Ok(Self::ByPicture(all.collect::<anyhow::Result<_>>()?))
     }
 }
 
 const FORM: &str =
     r#"expected [{"points": [[x,y,1], ...], "box": [x0,y0,x1,y1]}, ...] or {"photo.jpg": [...], ...}"#;
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum PromptFile {
-    List(Vec<PromptEntry>),
-    ByPicture(BTreeMap<String, Vec<PromptEntry>>),
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -167,6 +174,12 @@ impl PromptEntry {
     }
 }
 
+/// The names a picture may have in a prompt file: its path, its name below the folder it was found in, its file name.
+fn names(input: &Input) -> [String; 3] {
+    let file = input.path.file_name().map(|f| f.to_string_lossy().into_owned()).unwrap_or_default();
+    [input.path.to_string_lossy().into_owned(), input.listed.clone(), file]
+}
+
 /// One prompt of all points and the box, or one for every box.
 fn from_flags(args: &SegmentArgs) -> anyhow::Result<Vec<Prompt>> {
     let points: Vec<_> = args.points.iter().map(|p| (p.0, p.1)).collect();
@@ -179,28 +192,6 @@ fn from_flags(args: &SegmentArgs) -> anyhow::Result<Vec<Prompt>> {
         (_, false) => Err(report::usage(
             "points and several boxes: which belong together? Put them into a file for --prompts",
         )),
-    }
-}
-
-/// The masks of a `--save-logits` file.
-fn read_masks(path: &Path, side: usize) -> anyhow::Result<Vec<Vec<f32>>> {
-    let file = StateDict::open(path)?;
-    let name = path.display();
-    if file.shape("low_res_logits").is_none() {
-        let found: Vec<&str> = file.keys().take(4).collect();
-        anyhow::bail!(
-            "mask input {name}: expected a tensor `low_res_logits` as --save-logits writes it, found {found:?}"
-        );
-    }
-    let tensor = file.read("low_res_logits")?;
-    match tensor.shape[..] {
-        [masks, h, w] if masks > 0 && h == side && w == side => {
-            Ok(tensor.values.chunks_exact(side * side).map(<[f32]>::to_vec).collect())
-        }
-        _ => anyhow::bail!(
-            "mask input {name}: expected `low_res_logits` of [masks, {side}, {side}], found {:?}",
-            tensor.shape
-        ),
     }
 }
 
@@ -230,7 +221,7 @@ fn add_masks(
         }
         None => {
             return Err(report::usage(format!(
-                "mask input {name} holds {} masks for {} prompts; choose one with --mask-index",
+                "mask input {name}: number of masks {}, number of prompts {}; choose one with --mask-index",
                 masks.len(),
                 prompts.len()
             )));

@@ -1,9 +1,12 @@
 //! All that is printed goes through here: results to standard output, everything else to standard error.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use kirie_data::DataError;
 use thiserror::Error;
 
 /// Errors that the exit code tells apart.
@@ -28,15 +31,14 @@ pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
 }
 
 /// Prints an error with its causes.
-#[allow(clippy::print_stderr, reason = "the one place errors are printed")]
 pub(crate) fn error(error: &anyhow::Error) {
-    eprintln!("kirie: {}", chain(error));
+    note(&chain(error));
 }
 
 /// Tells something in passing.
-#[allow(clippy::print_stderr, reason = "the one place notes are printed")]
 pub(crate) fn note(message: &str) {
-    eprintln!("kirie: {message}");
+    // Not `eprintln`, which panics when nobody reads any more (`2>&1 | head`).
+    let _ = writeln!(io::stderr(), "kirie: {message}");
 }
 
 /// The error and its causes in one line, without what a cause repeats.
@@ -55,12 +57,11 @@ fn chain(error: &anyhow::Error) -> String {
 /// Writes a result to standard output.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    if !text.ends_with('\n') {
-        out.write_all(b"\n")?;
-    }
-    out.flush()?;
-    Ok(())
+    let end: &[u8] = if text.ends_with('\n') { b"" } else { b"\n" };
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.write_all(end))
+        .and_then(|()| out.flush())
+        .context("cannot write to standard output")
 }
 
 /// Whether the error is a closed pipe at standard output.
@@ -69,6 +70,68 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Whether the disk or its permissions are in the way: the next picture would fail just so.
+pub(crate) fn is_disk_trouble(error: &anyhow::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    error.chain().filter_map(|cause| cause.downcast_ref::<DataError>()).any(|e| {
+        matches!(e, DataError::Write { source, .. }
+            if matches!(source.kind(), PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull))
+    })
+}
+
+/// The error with the picture it is about, unless it names the picture itself.
+pub(crate) fn about(error: anyhow::Error, picture: &Path) -> anyhow::Error {
+    let path = picture.display().to_string();
+    let named = error.chain().any(|cause| cause.to_string().contains(&path));
+    if named { error } else { error.context(path) }
+}
+
+/// Progress over pictures: one bar on a terminal, otherwise a line a picture where there are several.
+pub(crate) struct PictureProgress {
+    bar: ProgressBar,
+    total: usize,
+    current: usize,
+    name: String,
+}
+
+impl PictureProgress {
+    /// Before the first picture.
+    pub(crate) fn new(total: usize) -> Self {
+        Self { bar: progress_bar(total as u64, "pictures"), total, current: 0, name: String::new() }
+    }
+
+    /// A picture begins.
+    pub(crate) fn start(&mut self, name: &str) {
+        self.current += 1;
+        name.clone_into(&mut self.name);
+        self.bar.set_message(name.to_owned());
+    }
+
+    /// How far the picture is.
+    pub(crate) fn inside(&self, done: usize, total: usize, unit: &str) {
+        self.bar.set_message(format!("{}, {done} of {total} {unit}", self.name));
+    }
+
+    /// The picture is done.
+    pub(crate) fn done(&self, what: &str) {
+        if self.bar.is_hidden() && self.total > 1 {
+            note(&format!("{}/{} {}: {what}", self.current, self.total, self.name));
+        }
+        self.bar.inc(1);
+    }
+
+    /// The picture failed.
+    pub(crate) fn failed(&self, reason: &anyhow::Error) {
+        self.bar.suspend(|| error(reason));
+        self.bar.inc(1);
+    }
+
+    /// After the last picture.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 /// A progress bar on standard error; hidden unless that is a terminal.

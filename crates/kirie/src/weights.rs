@@ -59,10 +59,10 @@ pub(crate) fn by_formula(variant: &Variant, device: &Device) -> anyhow::Result<B
 
 fn how_to_get(variant: &Variant, cache: &str) -> String {
     format!(
-        "there are no weights for {name} on this machine. Get them in one of these ways:\n  \
-         kirie models pull {name}            fetches them once into {cache}\n  \
-         --weights FILE                      uses a .pt, .pth or .safetensors you have\n  \
-         without a network: download {url}\n  on another machine and put it at {cache}/{file}",
+        "there are no weights for {name} on this machine. Ways to get them:\n  \
+         `kirie models pull {name}` fetches them once into {cache}\n  \
+         `--weights FILE` uses a .pt, .pth or .safetensors that you have\n  \
+         without a network, download {url}\n  on another machine and put it at {cache}/{file}",
         name = variant.name,
         url = variant.remote.url,
         file = variant.remote.file,

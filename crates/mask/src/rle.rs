@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use crate::MaskError;
+use crate::geometry::BBox;
 use crate::mask::{Mask, foreground_runs, frame_area};
 
 /// Columns encoded together: one cache line of a row of `bool`s.
@@ -117,6 +118,13 @@ impl Rle {
             found = Some([x0, y0.min(rows.start), x, y1.max(rows.end)]);
         }
         found.map_or([0; 4], |[x0, y0, x1, y1]| [x0, y0, x1 + 1 - x0, y1 - y0].map(|v| v as u32))
+    }
+
+    /// The box from the first to the last foreground pixel, as SAM's mask generator has it: the corners are pixels, so
+    /// width and height are one less than the number of pixels between. All zero when empty.
+    pub fn inclusive_box(&self) -> BBox {
+        let [x, y, width, height] = self.bbox_xywh().map(f64::from);
+        BBox::new(x, y, x + (width - 1.0).max(0.0), y + (height - 1.0).max(0.0))
     }
 
     /// Intersection over union, 0 to 1; 0 when nothing is shared, even between two empty masks.

@@ -124,7 +124,12 @@ impl ConvNorm {
 /// Without gradients the norm is folded into the kernel, which saves a pass over the feature map and
 /// costs one over the weights.
 pub fn conv_batch_norm(conv: &Conv2d, norm: &BatchNorm, x: Tensor<4>) -> Tensor<4> {
-    if x.device().is_autodiff() {
+    let (PaddingConfig2d::Explicit(top, left, bottom, right), false) =
+        (conv.padding.clone(), x.device().is_autodiff())
+    else {
+        return norm.forward(conv.forward(x));
+    };
+    if (top, left) != (bottom, right) {
         return norm.forward(conv.forward(x));
     }
     let scale = norm.gamma.val() / (norm.running_var.value() + norm.epsilon).sqrt();
@@ -134,9 +139,6 @@ pub fn conv_batch_norm(conv: &Conv2d, norm: &BatchNorm, x: Tensor<4>) -> Tensor<
     }
     let weight = conv.weight.val();
     let [out, ..] = weight.dims();
-    let PaddingConfig2d::Explicit(top, left, ..) = conv.padding else {
-        return norm.forward(conv.forward(x));
-    };
     conv2d(
         x,
         weight * scale.reshape([out, 1, 1, 1]),

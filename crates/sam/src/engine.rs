@@ -13,38 +13,7 @@ use crate::mask_decoder::DecodeMode;
 use crate::model::Sam;
 use crate::prompt_encoder::SparsePrompts;
 use crate::registry::{self, Preprocess, Variant};
-
-/// A tensor in main memory.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HostTensor {
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// Its values in row-major order, as many as the shape says.
-    pub values: Vec<f32>,
-}
-
-impl HostTensor {
-    /// Takes values of the given shape.
-    pub fn new(shape: Vec<usize>, values: Vec<f32>) -> Result<Self, SamError> {
-        if shape.iter().product::<usize>() == values.len() {
-            Ok(Self { shape, values })
-        } else {
-            let expected = format!("{} values for {shape:?}", shape.iter().product::<usize>());
-            Err(SamError::Shape { what: "tensor", expected, found: vec![values.len()] })
-        }
-    }
-
-    fn from_burn<const D: usize>(tensor: Tensor<D>) -> Result<Self, SamError> {
-        let shape = tensor.dims().to_vec();
-        let data = tensor.try_into_data().map_err(|e| SamError::Engine(e.to_string()))?;
-        let values = data.try_to_vec::<f32>().map_err(|e| SamError::Engine(e.to_string()))?;
-        Ok(Self { shape, values })
-    }
-
-    fn to_burn<const D: usize>(&self, device: &Device) -> Tensor<D> {
-        Tensor::from_data(TensorData::new(self.values.clone(), self.shape.clone()), device)
-    }
-}
+use crate::tensor::HostTensor;
 
 /// What an encoder makes of a picture; everything the decoder needs besides prompts.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,7 +84,14 @@ impl BurnEngine {
     pub fn new(variant: &Variant, model: Sam, device: Device) -> Self {
         let mask_side = 4 * variant.config().prompt_encoder.embedding_size;
         let image_pe = model.prompt_encoder.dense_pe(&device);
-        Self { name: variant.name.to_owned(), preprocess: variant.preprocess, mask_side, model, image_pe, device }
+        Self {
+            name: variant.name.to_owned(),
+            preprocess: variant.preprocess,
+            mask_side,
+            model,
+            image_pe,
+            device,
+        }
     }
 
     /// Loads the weights of a registered model.
@@ -166,10 +142,7 @@ impl Engine for BurnEngine {
 
     fn encode(&self, pixels: HostTensor) -> Result<Embedding, SamError> {
         let size = self.preprocess.size as usize;
-        if pixels.shape != [1, 3, size, size] {
-            let expected = format!("[1, 3, {size}, {size}]");
-            return Err(SamError::Shape { what: "picture", expected, found: pixels.shape });
-        }
+        pixels.expect("picture", &[1, 3, size, size])?;
         let pixels = Tensor::from_data(TensorData::new(pixels.values, pixels.shape), &self.device);
         let encoded = self.model.encode(pixels);
         let hq_features = self.model.mask_decoder.hq_features(&encoded);
@@ -185,13 +158,23 @@ impl Engine for BurnEngine {
         prompts: &PromptBatch,
         mode: DecodeMode,
     ) -> Result<LowResMasks, SamError> {
-        let side = self.mask_side / 4;
-        if embedding.image.shape.len() != 4 || embedding.image.shape[2..] != [side, side] {
-            let expected = format!("[1, channels, {side}, {side}]");
+        let [_, dim, ..] = self.image_pe.dims();
+        let side = self.mask_side;
+        embedding.image.expect("embedding", &self.image_pe.dims())?;
+        if let Some(features) = &embedding.hq_features {
+            features.expect("detail features", &[1, dim / 8, side, side])?;
+        }
+        if let Some(masks) = &prompts.masks {
+            masks.expect("mask inputs", &[prompts.count, 1, side, side])?;
+        }
+        let sparse = &prompts.sparse;
+        let tokens = prompts.count * sparse.tokens;
+        if sparse.coords.len() != tokens || sparse.labels.len() != tokens {
+            let expected = format!("{} prompts of {} tokens", prompts.count, sparse.tokens);
             return Err(SamError::Shape {
-                what: "embedding",
+                what: "prompts",
                 expected,
-                found: embedding.image.shape.clone(),
+                found: vec![sparse.coords.len(), sparse.labels.len()],
             });
         }
         let device = &self.device;

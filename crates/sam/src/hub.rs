@@ -25,38 +25,15 @@ mod tests;
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
+pub use crate::registry::{Integrity, RemoteFile};
 use fetch::{Fetch, Fetched};
-
-/// A file that can be downloaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RemoteFile {
-    /// Where it is; `https`, except for tests.
-    pub url: &'static str,
-    /// Its name in the cache.
-    pub file: &'static str,
-    /// How it is recognised.
-    pub integrity: Integrity,
-}
-
-/// What is known beforehand about a file's content; digests in hexadecimal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Integrity {
-    /// The whole SHA-256.
-    Sha256(&'static str),
-    /// The first digits of the SHA-256 (the PyTorch convention `name-1a2b3c4d.pth`).
-    Sha256Prefix(&'static str),
-    /// The MD5, where the authors published no other.
-    Md5(&'static str),
-    /// Nothing: the SHA-256 that the hub announces with the file is used.
-    Announced,
-}
 
 /// Where to put files and whom to ask.
 #[derive(Debug, Clone)]
@@ -558,16 +535,11 @@ fn write_record(paths: &Paths, sha256: &str) -> Result<(), HubError> {
     write_atomically(&paths.record, format!("{sha256}  {name}\n").as_bytes())
 }
 
-/// Old or new content, never half of it.
 fn write_atomically(path: &Path, content: &[u8]) -> Result<(), HubError> {
-    let temporary = with_suffix(path, ".tmp");
-    File::create(&temporary)
-        .and_then(|mut file| {
-            file.write_all(content)?;
-            file.sync_all()
-        })
-        .map_err(|e| HubError::io(&temporary, e))?;
-    rename(&temporary, path)
+    kirie_data::write_atomic(path, |file| file.write_all(content)).map_err(|error| match error {
+        kirie_data::DataError::Write { source, .. } => HubError::io(path, source),
+        other => HubError::io(path, io::Error::other(other)),
+    })
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), HubError> {

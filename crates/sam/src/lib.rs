@@ -14,7 +14,9 @@ pub mod encoders;
 pub mod engine;
 mod error;
 pub mod formula;
+#[cfg(feature = "hub")]
 pub mod hub;
+pub mod logits;
 pub mod mask_decoder;
 pub mod mask_generator;
 pub mod model;
@@ -22,12 +24,14 @@ pub mod predictor;
 pub mod prompt;
 pub mod prompt_encoder;
 pub mod registry;
+mod tensor;
 pub mod transformer;
 pub mod upscale;
 
-pub use engine::{BurnEngine, Embedding, Engine, HostTensor};
+pub use engine::{BurnEngine, Embedding, Engine};
 pub use error::{PromptProblem, SamError};
 pub use mask_decoder::DecodeMode;
 pub use mask_generator::{MaskGeneratorOptions, PointGrid};
 pub use predictor::{EncodedImage, Prediction, Predictor};
 pub use prompt::Prompt;
+pub use tensor::HostTensor;

@@ -16,13 +16,14 @@ use burn::nn::conv::{Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfi
 use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 use kirie_nn::{LayerNorm2d, LayerNorm2dConfig, ReluMlp, ReluMlpConfig};
+use serde::{Deserialize, Serialize};
 
 use crate::encoders::EncoderOutput;
 use crate::prompt_encoder::TokenEmbedding;
 use crate::transformer::{TwoWayTransformer, TwoWayTransformerConfig};
 
 /// Configuration of [`MaskDecoder`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MaskDecoderConfig {
     /// The transformer; its width is the embedding's.
     pub transformer: TwoWayTransformerConfig,

@@ -1,8 +1,8 @@
 //! Everything in a picture: a grid of points as prompts, the good masks kept, duplicates removed
 //! (`automatic_mask_generator.py` and `utils/amg.py` of the reference).
 //!
-//! Masks are kept as run lengths from the moment they are made; at any time only as many bitmaps exist as there are
-//! threads.
+//! Masks are kept as run lengths from the moment they are made. At any time each thread holds the enlarged logits of one
+//! mask, and of these only the part that can be object.
 
 use std::ops::ControlFlow;
 
@@ -13,9 +13,12 @@ use rayon::prelude::*;
 use crate::SamError;
 use crate::engine::{Embedding, Engine, PromptBatch};
 use crate::mask_decoder::DecodeMode;
-use crate::predictor::{FrameScale, MASK_THRESHOLD, encode};
+use crate::predictor::{FrameScale, MASK_THRESHOLD, encode, not_finite};
 use crate::prompt_encoder::{SparsePrompts, TokenLabel};
 use crate::upscale::Upscaler;
+
+/// More prompts a call than this only take memory, about 15 MiB each.
+const MAX_POINTS_PER_BATCH: usize = 1024;
 
 /// Settings of the mask generator; the defaults are the reference's.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,8 +79,8 @@ impl MaskGeneratorOptions {
     pub fn check(&self) -> Result<(), SamError> {
         let setting = |name, found: String, expected| Err(SamError::Setting { name, found, expected });
         match &self.grid {
-            PointGrid::PerSide(0) => return setting("points_per_side", "0".into(), "at least 1"),
-            PointGrid::PerSide(_) => {}
+            PointGrid::PerSide(1..=4096) => {}
+            PointGrid::PerSide(side) => return setting("points_per_side", side.to_string(), "1 to 4096"),
             PointGrid::Explicit(layers) => {
                 if layers.len() != self.crop_n_layers as usize + 1 {
                     let found = format!("{} lists", layers.len());
@@ -92,8 +95,8 @@ impl MaskGeneratorOptions {
                 }
             }
         }
-        if self.points_per_batch == 0 {
-            return setting("points_per_batch", "0".into(), "at least 1");
+        if !(1..=MAX_POINTS_PER_BATCH).contains(&self.points_per_batch) {
+            return setting("points_per_batch", self.points_per_batch.to_string(), "1 to 1024");
         }
         if self.crop_n_points_downscale_factor == 0 {
             return setting("crop_n_points_downscale_factor", "0".into(), "at least 1");
@@ -112,6 +115,9 @@ impl MaskGeneratorOptions {
             if !value.is_finite() {
                 return setting(name, value.to_string(), "a finite number");
             }
+        }
+        if self.stability_score_offset < 0.0 {
+            return setting("stability_score_offset", self.stability_score_offset.to_string(), "0 or more");
         }
         if !(0.0..=1.0).contains(&self.crop_overlap_ratio) {
             return setting("crop_overlap_ratio", self.crop_overlap_ratio.to_string(), "0 to 1");
@@ -143,7 +149,6 @@ pub struct Progress {
 }
 
 /// A mask on its way, in the picture's frame.
-#[derive(Clone)]
 struct Candidate {
     rle: Rle,
     bbox: BBox,
@@ -199,7 +204,7 @@ pub fn generate(
     let mut state = Progress { done: 0, total: crops.iter().map(|(_, l)| grids[*l].len()).sum(), masks: 0 };
 
     let mut kept: Vec<Candidate> = Vec::new();
-    for (crop, layer) in &crops {
+    for (crop, layer) in crops.iter().filter(|(_, layer)| !grids[*layer].is_empty()) {
         let found = generate_crop(engine, image, *crop, &grids[*layer], options, &mut state, progress)?;
         kept.extend(found);
         state.masks = kept.len();
@@ -269,6 +274,9 @@ fn answer(
     }
     let batch = PromptBatch { count: points.len(), sparse, masks: None };
     let output = engine.decode(embedding, &batch, DecodeMode { multimask: true, hq_only: false })?;
+    if output.iou.values.iter().all(|iou| iou.is_nan()) {
+        return Err(not_finite());
+    }
     let masks = output.iou.shape[1];
     let pixels = engine.mask_side().pow(2);
 
@@ -282,7 +290,7 @@ fn answer(
             if options.pred_iou_thresh > 0.0 && (*iou <= options.pred_iou_thresh || iou.is_nan()) {
                 return Ok(None);
             }
-            let lowest = MASK_THRESHOLD - options.stability_score_offset.max(0.0);
+            let lowest = MASK_THRESHOLD - options.stability_score_offset;
             let (stability, mask) = match upscaler.patch(low, lowest) {
                 Some(patch) => {
                     let offset = options.stability_score_offset;
@@ -305,7 +313,13 @@ fn answer(
                 )?,
                 None => empty(width, height)?,
             };
-            let bbox = inclusive_box(&rle);
+            let bbox = if rle.area() > 0 {
+                rle.inclusive_box()
+            } else {
+                // The reference takes the box inside the crop, where that of nothing is the corner.
+                let (x, y) = (f64::from(crop.x0), f64::from(crop.y0));
+                BBox::new(x, y, x, y)
+            };
             if is_cut_by_crop(&bbox, crop, [width, height]) {
                 return Ok(None);
             }
@@ -324,13 +338,9 @@ fn empty(width: u32, height: u32) -> Result<Rle, SamError> {
 /// Greedy suppression by boxes; the kept in the order of falling score.
 fn select(candidates: Vec<Candidate>, scores: &[f64], threshold: f64) -> Vec<Candidate> {
     let boxes: Vec<BBox> = candidates.iter().map(|c| c.bbox).collect();
-    nms(&boxes, scores, threshold).into_iter().map(|i| candidates[i].clone()).collect()
-}
-
-/// SAM's box of a mask: first and last pixel, without the +1 of an area; all zero for an empty mask.
-pub fn inclusive_box(rle: &Rle) -> BBox {
-    let [x, y, width, height] = rle.bbox_xywh().map(f64::from);
-    BBox::new(x, y, x + (width - 1.0).max(0.0), y + (height - 1.0).max(0.0))
+    let kept = nms(&boxes, scores, threshold);
+    let mut candidates: Vec<Option<Candidate>> = candidates.into_iter().map(Some).collect();
+    kept.into_iter().filter_map(|i| candidates[i].take()).collect()
 }
 
 /// Whether a mask ends at an edge of its crop that is not an edge of the picture: it is then likely cut off.
@@ -353,7 +363,7 @@ fn remove_small_regions(candidates: Vec<Candidate>, min_area: u64, threshold: f6
             let (mask, removed) = remove_small_islands(&mask, min_area);
             if filled || removed {
                 candidate.rle = Rle::from_mask(&mask);
-                candidate.bbox = inclusive_box(&candidate.rle);
+                candidate.bbox = candidate.rle.inclusive_box();
                 (candidate, 0.0)
             } else {
                 (candidate, 1.0)

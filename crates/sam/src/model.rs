@@ -2,13 +2,14 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::encoders::{EncoderConfig, EncoderOutput, ImageEncoder};
 use crate::mask_decoder::{DecodeMode, DecoderOutput, MaskDecoder, MaskDecoderConfig};
 use crate::prompt_encoder::{PromptEncoder, PromptEncoderConfig, SparsePrompts};
 
 /// Configuration of [`Sam`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SamConfig {
     /// The image encoder.
     pub encoder: EncoderConfig,

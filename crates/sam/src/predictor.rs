@@ -1,18 +1,24 @@
 //! Set a picture once, ask for many masks.
 
-use kirie_data::{Image, longest_side, resize_bilinear};
-use kirie_mask::Rle;
+use std::collections::BTreeMap;
 
-use crate::engine::{Embedding, Engine, HostTensor, PromptBatch};
+use kirie_data::{Image, MaskRecord, longest_side, resize_bilinear};
+use rayon::prelude::*;
+
+use crate::engine::{Embedding, Engine, PromptBatch};
 use crate::mask_decoder::DecodeMode;
 use crate::prompt::Prompt;
 use crate::prompt_encoder::{SparsePrompts, TokenLabel};
 use crate::registry::Preprocess;
+use crate::tensor::HostTensor;
 use crate::upscale::Upscaler;
 use crate::{SamError, error::PromptProblem};
 
-/// Prompts that one decoder call takes at most; bounds its memory.
+/// Prompts that the predictor puts into one decoder call at most; bounds its memory.
 pub const PROMPTS_PER_CALL: usize = 64;
+
+/// How the threshold is moved for the stability score of prompted masks: the mask generator's default.
+const STABILITY_OFFSET: f32 = 1.0;
 
 /// Logits above this are object (`mask_threshold` of the reference).
 pub const MASK_THRESHOLD: f32 = 0.0;
@@ -55,6 +61,24 @@ impl Prediction {
         }
         best
     }
+
+    /// Drops all masks but [`Self::best`].
+    pub fn keep_best(&mut self) {
+        if !self.iou.is_empty() {
+            let best = self.best();
+            self.low_res.swap(0, best);
+            self.iou.swap(0, best);
+            self.low_res.truncate(1);
+            self.iou.truncate(1);
+        }
+    }
+}
+
+/// For answers that are no numbers: nothing can be cut by them, and saying "no mask" would be a lie.
+pub(crate) fn not_finite() -> SamError {
+    SamError::Engine(
+        "its answer is not a finite number; the weights, or the prompt's numbers, are out of range".into(),
+    )
 }
 
 impl<'a> Predictor<'a> {
@@ -103,7 +127,7 @@ impl<'a> Predictor<'a> {
     /// get alone.
     ///
     /// # Errors
-    /// No picture, or a bad prompt (all are checked before any is answered).
+    /// No picture; a bad prompt (all are checked before any is answered); an answer that is not a finite number.
     pub fn predict(&self, prompts: &[Prompt], mode: DecodeMode) -> Result<Vec<Prediction>, SamError> {
         let image = self.image()?;
         for (index, prompt) in prompts.iter().enumerate() {
@@ -112,7 +136,7 @@ impl<'a> Predictor<'a> {
         }
 
         // A padding token changes an answer, so prompts of different lengths never share a call.
-        let mut groups: std::collections::BTreeMap<(usize, bool), Vec<usize>> = Default::default();
+        let mut groups: BTreeMap<(usize, bool), Vec<usize>> = BTreeMap::new();
         for (index, prompt) in prompts.iter().enumerate() {
             groups.entry((token_count(prompt), prompt.mask_input.is_some())).or_default().push(index);
         }
@@ -121,6 +145,9 @@ impl<'a> Predictor<'a> {
             for call in members.chunks(PROMPTS_PER_CALL) {
                 let batch = self.batch(call.iter().map(|i| &prompts[*i]), call.len(), tokens)?;
                 let output = self.engine.decode(&image.embedding, &batch, mode)?;
+                if !output.iou.values.iter().all(|iou| iou.is_finite()) {
+                    return Err(not_finite());
+                }
                 let masks = output.iou.shape[1];
                 let pixels = self.engine.mask_side().pow(2);
                 let logits = output.logits.values.chunks_exact(masks * pixels);
@@ -143,19 +170,31 @@ impl<'a> Predictor<'a> {
         }
     }
 
-    /// The same at the picture's size: for every prompt its masks and their predicted IoU.
-    pub fn predict_masks(
-        &self,
-        prompts: &[Prompt],
-        mode: DecodeMode,
-    ) -> Result<Vec<Vec<(Rle, f32)>>, SamError> {
+    /// Answers as records at the picture's size, in the prompts' order and for each prompt in the masks' order.
+    pub fn records(&self, prompts: &[Prompt], answers: &[Prediction]) -> Result<Vec<MaskRecord>, SamError> {
         let upscaler = self.upscaler()?;
-        let predictions = self.predict(prompts, mode)?;
-        predictions
+        let crop_box = [0.0, 0.0, upscaler.width() as f64, upscaler.height() as f64];
+        let masks: Vec<(&Prompt, &Vec<f32>, f32)> = prompts
             .iter()
-            .map(|p| {
-                let masks = p.low_res.iter().zip(&p.iou);
-                masks.map(|(low, iou)| Ok((upscaler.mask(low, MASK_THRESHOLD)?, *iou))).collect()
+            .zip(answers)
+            .flat_map(|(prompt, answer)| {
+                answer.low_res.iter().zip(&answer.iou).map(move |(low, iou)| (prompt, low, *iou))
+            })
+            .collect();
+        masks
+            .into_par_iter()
+            .map(|(prompt, low, iou)| {
+                let (mask, stability_score) =
+                    upscaler.mask_and_stability(low, MASK_THRESHOLD, STABILITY_OFFSET)?;
+                Ok(MaskRecord {
+                    bbox: mask.inclusive_box().to_xywh(),
+                    area: mask.area(),
+                    predicted_iou: f64::from(iou),
+                    stability_score,
+                    point_coords: prompt.points.iter().map(|(p, _)| [p.x, p.y]).collect(),
+                    crop_box,
+                    segmentation: mask,
+                })
             })
             .collect()
     }

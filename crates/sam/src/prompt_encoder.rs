@@ -12,9 +12,10 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor, TensorData};
 use kirie_nn::{LayerNorm2d, LayerNorm2dConfig};
+use serde::{Deserialize, Serialize};
 
 /// Configuration of [`PromptEncoder`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PromptEncoderConfig {
     /// Width of a token.
     pub dim: usize,

@@ -1,15 +1,15 @@
 //! Every model kirie knows, one row each: its sizes, its preprocessing, where its weights are.
 
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
 use crate::SamError;
 use crate::checkpoint::{StateDict, compare, module_keys};
 use crate::encoders::{EfficientVitConfig, EncoderConfig, TinyVitConfig, VitConfig};
-use crate::hub::{Integrity, RemoteFile};
 use crate::mask_decoder::MaskDecoderConfig;
 use crate::model::SamConfig;
 use crate::prompt_encoder::PromptEncoderConfig;
 use crate::transformer::TwoWayTransformerConfig;
-
-use burn::tensor::Device;
 
 /// One row of the table.
 #[derive(Debug)]
@@ -30,11 +30,35 @@ pub struct Variant {
     pub config: fn() -> SamConfig,
 }
 
+/// A file that can be downloaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemoteFile {
+    /// Where it is; `https`, except for tests.
+    pub url: &'static str,
+    /// Its name in the cache.
+    pub file: &'static str,
+    /// How it is recognised.
+    pub integrity: Integrity,
+}
+
+/// What is known beforehand about a file's content; digests in hexadecimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Integrity {
+    /// The whole SHA-256.
+    Sha256(&'static str),
+    /// The first digits of the SHA-256 (the PyTorch convention `name-1a2b3c4d.pth`).
+    Sha256Prefix(&'static str),
+    /// The MD5, where the authors published no other.
+    Md5(&'static str),
+    /// Nothing: the SHA-256 that the hub announces with the file is used.
+    Announced,
+}
+
 /// How a picture becomes the encoder's input.
 ///
 /// The picture is resized so that its longer side has `size` pixels (Pillow's bilinear), each channel has `mean`
 /// subtracted and is divided by `std`, and the rest of the `size` x `size` square, at the bottom and right, is zero.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Preprocess {
     /// Side of the encoder's square input, pixels.
     pub size: u32,

@@ -9,9 +9,10 @@ use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::{Device, Tensor};
 use kirie_nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig};
+use serde::{Deserialize, Serialize};
 
 /// Configuration of [`TwoWayTransformer`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TwoWayTransformerConfig {
     /// Number of layers.
     pub depth: usize,

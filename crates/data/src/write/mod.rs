@@ -28,8 +28,11 @@ pub use coco::{CocoOptions, CocoShape, coco_json};
 pub use colors::color;
 pub use geojson::geojson;
 pub use overlay::{Prompts, overlay};
+pub(crate) use overlay::{paint, paint_box};
 pub use picture::{PictureFormat, encode_picture, write_picture};
+pub(crate) use png::encode as encode_png;
 pub use png::{label_png, mask_png};
+pub(crate) use yolo::one_ring;
 pub use yolo::yolo_lines;
 
 use crate::{DataError, ImageMasks, MaskRecord};

@@ -1,6 +1,6 @@
 //! The picture with its masks laid over it, for people to look at.
 
-use kirie_mask::{BBox, Point};
+use kirie_mask::{BBox, Point, Rle};
 
 use super::canvas::Canvas;
 use super::{check_sizes, color, cut_out, largest_first, outlines};
@@ -41,23 +41,12 @@ pub fn overlay(image: &Image, masks: &ImageMasks, prompts: &Prompts) -> Result<I
             height: image.height(),
         });
     }
-    let line = f64::from(image.width().max(image.height()) / 400).max(2.0);
     let mut result = image.clone();
+    paint(&mut result, largest_first(masks).into_iter().map(|(index, m)| (&m.segmentation, color(index))));
+    let line = line_width(image);
     let mut canvas = Canvas { picture: result.rgb_mut() };
-    for (index, record) in largest_first(masks) {
-        let Some((left, top, part)) = cut_out(&record.segmentation) else { continue };
-        canvas.tint(left, top, &part, color(index), TINT);
-        for region in outlines(&record.segmentation) {
-            for ring in [&region.exterior].into_iter().chain(&region.holes) {
-                let ring = smooth(ring, line);
-                canvas.ring(&ring, line * 2.0, BLACK, SHADOW);
-                canvas.ring(&ring, line, color(index), 1.0);
-            }
-        }
-    }
     for b in &prompts.boxes {
-        let corner = |x, y| Point { x, y };
-        let ring = [corner(b.x0, b.y0), corner(b.x1, b.y0), corner(b.x1, b.y1), corner(b.x0, b.y1)];
+        let ring = corners(b);
         canvas.ring(&ring, line * 2.2, WHITE, 0.8);
         canvas.ring(&ring, line * 1.4, GREEN, 1.0);
     }
@@ -66,6 +55,41 @@ pub fn overlay(image: &Image, masks: &ImageMasks, prompts: &Prompts) -> Result<I
         canvas.disc(point, line * 2.4, if positive { GREEN } else { RED });
     }
     Ok(result)
+}
+
+fn line_width(image: &Image) -> f64 {
+    f64::from(image.width().max(image.height()) / 400).max(2.0)
+}
+
+/// Lays masks of the picture's size over it, one on top of the other, each tinted and outlined in its colour.
+pub(crate) fn paint<'a>(image: &mut Image, masks: impl Iterator<Item = (&'a Rle, [u8; 3])>) {
+    let line = line_width(image);
+    let mut canvas = Canvas { picture: image.rgb_mut() };
+    for (mask, color) in masks {
+        let Some((left, top, part)) = cut_out(mask) else { continue };
+        canvas.tint(left, top, &part, color, TINT);
+        for region in outlines(mask) {
+            for ring in [&region.exterior].into_iter().chain(&region.holes) {
+                let ring = smooth(ring, line);
+                canvas.ring(&ring, line * 2.0, BLACK, SHADOW);
+                canvas.ring(&ring, line, color, 1.0);
+            }
+        }
+    }
+}
+
+/// Draws the edges of a box.
+pub(crate) fn paint_box(image: &mut Image, b: &BBox, color: [u8; 3]) {
+    let line = line_width(image);
+    let mut canvas = Canvas { picture: image.rgb_mut() };
+    let ring = corners(b);
+    canvas.ring(&ring, line * 2.0, BLACK, SHADOW);
+    canvas.ring(&ring, line, color, 1.0);
+}
+
+fn corners(b: &BBox) -> [Point; 4] {
+    let corner = |x, y| Point { x, y };
+    [corner(b.x0, b.y0), corner(b.x1, b.y0), corner(b.x1, b.y1), corner(b.x0, b.y1)]
 }
 
 /// A pixel-edge outline without its staircase, for a line `width` pixels wide: the middles of its pixel edges, each

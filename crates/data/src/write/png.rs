@@ -51,7 +51,8 @@ pub fn label_png(all: &ImageMasks) -> Result<Vec<u8>, DataError> {
     }
 }
 
-fn encode(
+/// A PNG of the given pixels; `palette` only for indexed ones.
+pub(crate) fn encode(
     width: u32,
     height: u32,
     color: ColorType,

@@ -33,7 +33,7 @@ pub fn yolo_lines(all: &ImageMasks, class: u32, tolerance: f64) -> Result<String
 }
 
 /// All outlines of a mask, holes included, joined into one ring.
-fn one_ring(mask: &Rle, tolerance: f64) -> Vec<Point> {
+pub(crate) fn one_ring(mask: &Rle, tolerance: f64) -> Vec<Point> {
     let simple = |ring: &Vec<Point>| simplified(ring, tolerance);
     // Holes join their own part first, where the bridge runs over foreground.
     let parts = outlines(mask)

@@ -117,12 +117,13 @@ fn measure(
     args: &BenchArgs,
     mut run: impl FnMut() -> Result<(), kirie_sam::SamError>,
 ) -> anyhow::Result<Vec<f64>> {
-    let bar = report::progress_bar(u64::from(args.warmup + args.repeat), "runs");
+    let (warmup, repeat) = (u64::from(args.warmup), u64::from(args.repeat));
+    let bar = report::progress_bar(warmup + repeat, "runs");
     let mut times = Vec::new();
-    for i in 0..args.warmup + args.repeat {
+    for i in 0..warmup + repeat {
         let start = Instant::now();
         run()?;
-        if i >= args.warmup {
+        if i >= warmup {
             times.push(start.elapsed().as_secs_f64());
         }
         bar.inc(1);

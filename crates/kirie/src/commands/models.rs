@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use kirie_data::create_parent;
-use kirie_sam::checkpoint::{StateDict, load, model_metadata, state_dict_of, write_safetensors};
+use kirie_sam::BurnEngine;
+use kirie_sam::checkpoint::{StateDict, model_metadata, state_dict_of, write_safetensors};
 use kirie_sam::hub::{self, Integrity, Progress, PullOptions, Verified};
 use kirie_sam::registry::{self, Variant};
 use serde_json::{Value, json};
@@ -58,19 +59,27 @@ fn list(json: bool) -> anyhow::Result<()> {
         let all: Vec<Value> = registry::variants().iter().map(describe).collect();
         return report::print(&serde_json::to_string_pretty(&all)?);
     }
-    let mut text =
-        format!("{:<22}{:>10}  {:>5}  {:<8}what it is\n", "model", "parameters", "input", "weights");
-    for v in registry::variants() {
+    let row = |name, parameters: String, input: String, weights, about| {
+        format!("{name:<22}{parameters:>10}  {input:>5}  {weights:<8}{about}\n")
+    };
+    let head = row("model", "parameters".into(), "input".into(), "weights", "what it is");
+    let rows = registry::variants().iter().map(|v| {
         let here = if cached(v).is_some() { "here" } else { "-" };
-        let millions = format!("{:.1} M", v.parameters as f64 / 1e6);
-        text += &format!("{:<22}{millions:>10}  {:>5}  {here:<8}{}\n", v.name, v.preprocess.size, v.about);
-    }
-    report::print(&text)
+        row(
+            v.name,
+            format!("{:.1} M", v.parameters as f64 / 1e6),
+            v.preprocess.size.to_string(),
+            here,
+            v.about,
+        )
+    });
+    report::print(&[head].into_iter().chain(rows).collect::<String>())
 }
 
 fn info(model: &str, json: bool) -> anyhow::Result<()> {
     let path = Path::new(model);
-    let variant = if registry::variant(model).is_err() && path.exists() {
+    let is_file = registry::variant(model).is_err() && path.exists();
+    let variant = if is_file {
         let weights = StateDict::open(path)?;
         let device = DeviceArg::Cpu.open()?;
         registry::identify(&weights, &device).ok_or_else(|| {
@@ -79,11 +88,15 @@ fn info(model: &str, json: bool) -> anyhow::Result<()> {
     } else {
         weights::variant(model)?
     };
-    let value = describe(variant);
     if json {
+        let mut value = describe(variant);
+        if is_file {
+            value["weights"] = json!(path);
+        }
         return report::print(&serde_json::to_string_pretty(&value)?);
     }
-    let here = cached(variant).map_or_else(
+    let weights = Some(path.to_owned()).filter(|_| is_file).or_else(|| cached(variant));
+    let here = weights.map_or_else(
         || format!("not here; `kirie models pull {}` fetches them", variant.name),
         |path| path.display().to_string(),
     );
@@ -132,7 +145,16 @@ fn pull(models: &[String], json: bool) -> anyhow::Result<()> {
             _ => {}
         });
         bar.finish_and_clear();
-        let pulled = pulled?;
+        let pulled = match pulled {
+            Ok(pulled) => pulled,
+            Err(error) => {
+                // Those before it are done, whatever comes of this one.
+                if json && !results.is_empty() {
+                    report::print(&serde_json::to_string_pretty(&results)?)?;
+                }
+                return Err(error.into());
+            }
+        };
         if json {
             results.push(json!({
                 "name": variant.name,
@@ -167,16 +189,15 @@ fn convert(input: &Path, output: &Path, model: Option<&str>) -> anyhow::Result<(
     let named = model.map(weights::variant).transpose()?;
     let device: Device = DeviceArg::Cpu.open()?;
     let file = StateDict::open(input)?;
-    let variant = match named.or_else(|| registry::identify(&file, &device)) {
-        Some(variant) => variant,
-        None => anyhow::bail!(
+    let Some(variant) = named.or_else(|| registry::identify(&file, &device)) else {
+        anyhow::bail!(
             "{} fits no model of `kirie models list`; with --model NAME you are told what differs",
             input.display()
-        ),
+        )
     };
     // Through the model, so that what is written is known to load.
-    let module = load(variant.config().init(&device), &file, variant.name, &device)?;
+    let engine = BurnEngine::from_state_dict(variant, &file, &device)?;
     create_parent(output)?;
-    write_safetensors(output, &state_dict_of(&module), model_metadata(variant))?;
+    write_safetensors(output, &state_dict_of(engine.sam()), &model_metadata(variant))?;
     report::print(&format!("{}: {} weights", output.display(), variant.name))
 }

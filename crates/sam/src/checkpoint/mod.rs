@@ -10,9 +10,9 @@ mod pickle;
 mod state_dict;
 
 pub use keys::{KeyShape, module_keys};
-pub use state_dict::{StateDict, StateTensor, state_dict_of, write_safetensors};
+pub use state_dict::{StateDict, state_dict_of, write_safetensors};
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -25,8 +25,8 @@ use crate::registry::Variant;
 /// What can go wrong with a weight file.
 #[derive(Debug, Error)]
 pub enum CheckpointError {
-    /// The file could not be read or written.
-    #[error("cannot read weights {}: {source}", path.display())]
+    /// The file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -34,7 +34,7 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// The file is not what its kind should be.
-    #[error("weights {} are not a readable checkpoint: {reason}", path.display())]
+    #[error("{} is not a readable file of tensors: {reason}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum CheckpointError {
     },
     /// The pickle inside a `.pt` names something that is not a tensor or a plain container.
     #[error(
-        "weights {} are refused: the file asks Python for `{global}`, which could run code. \
+        "{} is refused: the file asks Python for `{global}`, which could run code. \
          Only tensors and plain containers are read. If you trust the file, save its state dict alone in Python: \
          torch.save(model.state_dict(), \"weights.pt\")",
         path.display()
@@ -99,6 +99,9 @@ impl fmt::Display for Mismatch {
             write!(f, "\n  {} {what}: {}", items.len(), items[..items.len().min(SHOWN)].join(", "))?;
             if items.len() > SHOWN { write!(f, ", and {} more", items.len() - SHOWN) } else { Ok(()) }
         };
+        if let Some(name) = self.fits {
+            return write!(f, "these are the weights of {name}; name that model, or none");
+        }
         write!(
             f,
             "{} keys missing, {} unexpected, {} of the wrong shape",
@@ -106,9 +109,6 @@ impl fmt::Display for Mismatch {
             self.unexpected.len(),
             self.wrong_shape.len()
         )?;
-        if let Some(name) = self.fits {
-            write!(f, "; they fit `{name}`")?;
-        }
         list(f, "missing", self.missing.clone())?;
         list(f, "unexpected", self.unexpected.clone())?;
         let shapes = self
@@ -137,20 +137,15 @@ pub fn compare(expected: &[KeyShape], found: &StateDict) -> Mismatch {
     mismatch
 }
 
-/// What a safetensors file of a registered model says about itself: its name and its preprocessing.
-pub fn model_metadata(variant: &Variant) -> HashMap<String, String> {
-    let p = variant.preprocess;
-    HashMap::from([
+/// What a safetensors file of a registered model says about itself: name, sizes and preprocessing, the latter two as JSON.
+pub fn model_metadata(variant: &Variant) -> BTreeMap<String, String> {
+    let json = |value: serde_json::Result<String>| value.unwrap_or_default();
+    BTreeMap::from([
         ("format".to_owned(), "pt".to_owned()),
         ("model".to_owned(), variant.name.to_owned()),
         ("licence".to_owned(), variant.licence.to_owned()),
-        (
-            "preprocess".to_owned(),
-            format!(
-                "longest side {} (Pillow bilinear), mean {:?}, std {:?}, zero padding, prompts in {}",
-                p.size, p.mean, p.std, p.frame
-            ),
-        ),
+        ("config".to_owned(), json(serde_json::to_string(&variant.config()))),
+        ("preprocess".to_owned(), json(serde_json::to_string(&variant.preprocess))),
     ])
 }
 

@@ -1,17 +1,19 @@
 //! A state dict in a file, of either format, and the writer.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use pytorch_reader::{PytorchReader, Tensor as PytorchTensor};
-use safetensors::tensor::{Dtype, SafeTensors, View};
+use safetensors::tensor::{Dtype, Metadata};
 
 use super::keys::{KeyPath, KeyShape, transpose};
 use super::{CheckpointError, pickle};
+use crate::tensor::HostTensor;
 
 /// The largest header a safetensors file may have (its format's own limit).
 const MAX_HEADER: u64 = 100_000_000;
@@ -19,23 +21,14 @@ const MAX_HEADER: u64 = 100_000_000;
 /// Keys that a checkpoint may keep its state dict under.
 const WRAPPERS: [&str; 2] = ["state_dict", "model"];
 
-/// A tensor of a state dict, in the reference's layout.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StateTensor {
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// Its values in row-major order.
-    pub values: Vec<f32>,
-}
-
 /// The tensors of a weight file. Only names and shapes are held until a tensor is asked for.
 #[derive(Debug)]
 pub struct StateDict {
     path: PathBuf,
     metadata: HashMap<String, String>,
     entries: BTreeMap<String, Entry>,
-    /// The whole of a safetensors file.
-    bytes: Vec<u8>,
+    /// A safetensors file, open for reading its tensors.
+    file: Option<Mutex<File>>,
 }
 
 #[derive(Debug)]
@@ -50,8 +43,8 @@ enum Source {
     Pytorch(PytorchTensor),
     /// Made when asked for.
     Formula,
-    /// A range of [`StateDict::bytes`].
-    Bytes { start: usize, end: usize, dtype: Dtype },
+    /// A range of [`StateDict::file`].
+    Range { start: u64, length: usize, dtype: Dtype },
 }
 
 impl StateDict {
@@ -59,43 +52,62 @@ impl StateDict {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
         let io = |source| CheckpointError::Io { path: path.to_owned(), source };
-        let mut file = std::fs::File::open(path).map_err(io)?;
+        let format = |reason| CheckpointError::Format { path: path.to_owned(), reason };
+        let mut file = File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
-        if length == 0 {
-            return Err(CheckpointError::Format { path: path.to_owned(), reason: "it is empty".into() });
+        let mut head = Vec::new();
+        (&mut file).take(512).read_to_end(&mut head).map_err(io)?;
+        if head.is_empty() {
+            return Err(format("it is empty".into()));
         }
-        let mut head = [0_u8; 9];
-        let read = file.read(&mut head).map_err(io)?;
-        let header = u64::from_le_bytes(head[..8].try_into().unwrap_or([255; 8]));
-        if read == head.len() && header <= MAX_HEADER && head[8] == b'{' {
-            let mut bytes = Vec::with_capacity(length as usize);
-            bytes.extend_from_slice(&head);
-            file.read_to_end(&mut bytes).map_err(io)?;
-            Self::from_safetensors(path, bytes)
-        } else {
-            Self::from_pytorch(path)
+        let header = head.first_chunk::<8>().map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes));
+        if header <= MAX_HEADER && head.get(8) == Some(&b'{') {
+            return Self::from_safetensors(path, file, header, length);
+        }
+        match foreign(&head) {
+            Some(what) => Err(format(format!("it is {what}, neither PyTorch nor safetensors"))),
+            None => Self::from_pytorch(path),
         }
     }
 
-    /// Reads `.safetensors` bytes; `path` names them in errors.
-    pub fn from_safetensors(path: &Path, bytes: Vec<u8>) -> Result<Self, CheckpointError> {
-        let format = |error: safetensors::SafeTensorError| CheckpointError::Format {
-            path: path.to_owned(),
-            reason: format!("{error} (is the file complete?)"),
-        };
-        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(format)?;
-        let start = header + size_of::<u64>();
+    /// Reads the header; the tensors are read from the file when they are asked for.
+    fn from_safetensors(
+        path: &Path,
+        mut file: File,
+        header: u64,
+        length: u64,
+    ) -> Result<Self, CheckpointError> {
+        const LENGTH: u64 = size_of::<u64>() as u64;
+        let io = |source| CheckpointError::Io { path: path.to_owned(), source };
+        let format = |reason| CheckpointError::Format { path: path.to_owned(), reason };
+        let start = LENGTH + header;
+        if start > length {
+            return Err(format(format!("its header of {header} bytes is cut off")));
+        }
+        let mut json = vec![0; header as usize];
+        file.seek(SeekFrom::Start(LENGTH)).map_err(io)?;
+        file.read_exact(&mut json).map_err(io)?;
+        let metadata: Metadata =
+            serde_json::from_slice(&json).map_err(|e| format(format!("its header cannot be read: {e}")))?;
+        let data = check_layout(&metadata).map_err(format)?;
+        if start + data != length {
+            let expected = start + data;
+            return Err(format(format!(
+                "it has {length} bytes, its header says {expected}; is it complete?"
+            )));
+        }
         let entries = metadata
             .tensors()
             .into_iter()
             .map(|(key, info)| {
                 let (from, to) = info.data_offsets;
-                let source = Source::Bytes { start: start + from, end: start + to, dtype: info.dtype };
+                let source =
+                    Source::Range { start: start + from as u64, length: to - from, dtype: info.dtype };
                 (key, Entry { shape: info.shape.clone(), source })
             })
             .collect();
         let metadata = metadata.metadata().clone().unwrap_or_default();
-        Ok(Self { path: path.to_owned(), metadata, entries, bytes })
+        Ok(Self { path: path.to_owned(), metadata, entries, file: Some(Mutex::new(file)) })
     }
 
     fn from_pytorch(path: &Path) -> Result<Self, CheckpointError> {
@@ -110,7 +122,10 @@ impl StateDict {
         for wrapper in WRAPPERS {
             let prefix = format!("{wrapper}.");
             if tensors.keys().any(|key| key.starts_with(&prefix)) {
-                tensors = PytorchReader::with_top_level_key(path, wrapper).map_err(format)?.into_tensors();
+                // It fails where the names themselves begin so; such a file is compared as it is.
+                if let Ok(reader) = PytorchReader::with_top_level_key(path, wrapper) {
+                    tensors = reader.into_tensors();
+                }
                 break;
             }
         }
@@ -124,7 +139,7 @@ impl StateDict {
                 (key, Entry { shape: tensor.shape().to_vec(), source: Source::Pytorch(tensor) })
             })
             .collect();
-        Ok(Self { path: path.to_owned(), metadata: HashMap::new(), entries, bytes: Vec::new() })
+        Ok(Self { path: path.to_owned(), metadata: HashMap::new(), entries, file: None })
     }
 
     /// Weights by formula ([`crate::formula`]) for the given keys.
@@ -134,7 +149,7 @@ impl StateDict {
             path: PathBuf::from("(weights by formula)"),
             metadata: HashMap::new(),
             entries: entries.collect(),
-            bytes: Vec::new(),
+            file: None,
         }
     }
 
@@ -159,12 +174,12 @@ impl StateDict {
     }
 
     /// Reads a tensor; float16, bfloat16, float64 and int64 become float32.
-    pub fn read(&self, key: &str) -> Result<StateTensor, CheckpointError> {
+    pub fn read(&self, key: &str) -> Result<HostTensor, CheckpointError> {
         let format = |reason: String| CheckpointError::Format { path: self.path.clone(), reason };
         let entry = self.entries.get(key).ok_or_else(|| format(format!("there is no tensor `{key}`")))?;
         let values = match &entry.source {
             Source::Formula => crate::formula::values(key, &entry.shape),
-            Source::Bytes { start, end, dtype } => {
+            Source::Range { start, length, dtype } => {
                 let kind = match dtype {
                     Dtype::F32 => Number::F32,
                     Dtype::F16 => Number::F16,
@@ -173,8 +188,14 @@ impl StateDict {
                     Dtype::I64 => Number::I64,
                     other => return Err(format(format!("tensor `{key}` is {other:?}, expected floats"))),
                 };
-                let bytes = self.bytes.get(*start..*end);
-                kind.decode(bytes.ok_or_else(|| format(format!("tensor `{key}` is cut off")))?)
+                let file = self.file.as_ref().ok_or_else(|| format("it is closed".into()))?;
+                // Between seeking and reading nobody else may move the file's position.
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut bytes = vec![0; *length];
+                file.seek(SeekFrom::Start(*start))
+                    .and_then(|_| file.read_exact(&mut bytes))
+                    .map_err(|e| format(format!("tensor `{key}`: {e}")))?;
+                kind.decode(&bytes)
             }
             Source::Pytorch(tensor) => {
                 use pytorch_reader::DType;
@@ -194,8 +215,32 @@ impl StateDict {
         if values.len() != expected {
             return Err(format(format!("tensor `{key}` has {} values, expected {expected}", values.len())));
         }
-        Ok(StateTensor { shape: entry.shape.clone(), values })
+        Ok(HostTensor { shape: entry.shape.clone(), values })
     }
+}
+
+/// Checks that the tensors of a safetensors header lie one after the other without holes or overlaps, each as long as its
+/// shape says; the bytes they take together.
+///
+/// The `safetensors` crate checks the same, but only over a buffer that holds the whole file.
+fn check_layout(metadata: &Metadata) -> Result<u64, String> {
+    let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
+    tensors.sort_by_key(|(_, info)| info.data_offsets);
+    let mut end = 0;
+    for (key, info) in tensors {
+        let (from, to) = info.data_offsets;
+        if from != end || to < from {
+            return Err(format!("tensor `{key}` lies at {from} to {to}, expected it to begin at {end}"));
+        }
+        let elements = info.shape.iter().try_fold(1_usize, |product, side| product.checked_mul(*side));
+        let bits = elements.and_then(|n| n.checked_mul(info.dtype.bitsize()));
+        if bits != (to - from).checked_mul(8) {
+            let (shape, dtype) = (&info.shape, info.dtype);
+            return Err(format!("tensor `{key}` of {dtype:?} {shape:?} takes {} bytes", to - from));
+        }
+        end = to;
+    }
+    Ok(end as u64)
 }
 
 /// The number types that checkpoints hold, little-endian.
@@ -224,10 +269,10 @@ impl Number {
 }
 
 /// All tensors of a module under the reference's names, batch counters (zero) included.
-pub fn state_dict_of<M: Module>(module: &M) -> Vec<(String, StateTensor)> {
+pub fn state_dict_of<M: Module>(module: &M) -> Vec<(String, HostTensor)> {
     struct Collector {
         path: KeyPath,
-        tensors: Vec<(String, StateTensor)>,
+        tensors: Vec<(String, HostTensor)>,
     }
 
     impl ModuleVisitor for Collector {
@@ -247,9 +292,9 @@ pub fn state_dict_of<M: Module>(module: &M) -> Vec<(String, StateTensor)> {
                 values = transpose(&values, &shape);
                 shape.reverse();
             }
-            self.tensors.push((self.path.key(), StateTensor { shape, values }));
+            self.tensors.push((self.path.key(), HostTensor { shape, values }));
             if let Some(key) = self.path.batch_counter() {
-                self.tensors.push((key, StateTensor { shape: Vec::new(), values: vec![0.0] }));
+                self.tensors.push((key, HostTensor { shape: Vec::new(), values: vec![0.0] }));
             }
         }
     }
@@ -260,45 +305,68 @@ pub fn state_dict_of<M: Module>(module: &M) -> Vec<(String, StateTensor)> {
 }
 
 /// Writes tensors as float32 (batch counters as int64, as PyTorch has them), whole or not at all.
+///
+/// The same tensors and metadata give the same bytes, which the `safetensors` crate's own writer does not promise (its
+/// metadata come in a random order); and tensors are written one after the other, not gathered first.
 pub fn write_safetensors(
     path: impl AsRef<Path>,
-    tensors: &[(String, StateTensor)],
-    metadata: HashMap<String, String>,
+    tensors: &[(String, HostTensor)],
+    metadata: &BTreeMap<String, String>,
 ) -> Result<(), CheckpointError> {
-    let path = path.as_ref();
-    let views = tensors.iter().map(|(key, tensor)| {
-        (key.as_str(), Named { tensor, counter: key.ends_with(".num_batches_tracked") })
-    });
-    let bytes = safetensors::serialize(views, Some(metadata))
-        .map_err(|error| CheckpointError::Format { path: path.to_owned(), reason: error.to_string() })?;
-    kirie_data::write_atomic(path, |file| file.write_all(&bytes))?;
+    // Data of eight-byte numbers first, so that every tensor is aligned; then by name.
+    let mut order: Vec<(bool, &String, &HostTensor)> =
+        tensors.iter().map(|(key, tensor)| (key.ends_with(".num_batches_tracked"), key, tensor)).collect();
+    order.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+
+    let mut header = serde_json::Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".to_owned(), serde_json::json!(metadata));
+    }
+    let mut end = 0;
+    for (counter, key, tensor) in &order {
+        let (dtype, size) = if *counter { ("I64", 8) } else { ("F32", 4) };
+        let start = end;
+        end += tensor.values.len() * size;
+        header.insert(
+            (*key).clone(),
+            serde_json::json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end] }),
+        );
+    }
+    let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    kirie_data::write_atomic(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        for (counter, _, tensor) in &order {
+            for part in tensor.values.chunks(1 << 16) {
+                let bytes: Vec<u8> = if *counter {
+                    part.iter().flat_map(|v| (*v as i64).to_le_bytes()).collect()
+                } else {
+                    part.iter().flat_map(|v| v.to_le_bytes()).collect()
+                };
+                file.write_all(&bytes)?;
+            }
+        }
+        Ok(())
+    })?;
     Ok(())
 }
 
-struct Named<'a> {
-    tensor: &'a StateTensor,
-    counter: bool,
-}
-
-impl View for Named<'_> {
-    fn dtype(&self) -> Dtype {
-        if self.counter { Dtype::I64 } else { Dtype::F32 }
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.tensor.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let values = self.tensor.values.iter();
-        Cow::Owned(if self.counter {
-            values.flat_map(|v| (*v as i64).to_le_bytes()).collect()
-        } else {
-            values.flat_map(|v| v.to_le_bytes()).collect()
-        })
-    }
-
-    fn data_len(&self) -> usize {
-        self.tensor.values.len() * if self.counter { 8 } else { 4 }
+/// What a file that is no checkpoint looks like, where that is plain: the usual ends of a download gone wrong.
+fn foreign(head: &[u8]) -> Option<&'static str> {
+    let text = String::from_utf8_lossy(head);
+    let text = text.trim_start().to_lowercase();
+    if text.starts_with("version https://git-lfs") {
+        Some("a Git LFS pointer (the weights themselves were not fetched)")
+    } else if text.starts_with("<!doctype") || text.starts_with("<html") || text.starts_with("<?xml") {
+        Some("a web page")
+    } else if head.starts_with(b"\x89PNG") || head.starts_with(b"\xff\xd8\xff") {
+        Some("a picture")
+    } else if head.iter().all(|b| matches!(b, b'\t' | b'\n' | b'\r' | b' '..=b'~')) && !head.starts_with(b"c")
+    {
+        Some("a text file")
+    } else {
+        None
     }
 }

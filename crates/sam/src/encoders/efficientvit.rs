@@ -19,9 +19,10 @@ use kirie_nn::{
     Activation, ConvNorm, ConvNormConfig, FusedMbConv, FusedMbConvConfig, LayerNorm2d, LayerNorm2dConfig,
     LiteMla, LiteMlaConfig, MbConv, MbConvConfig, ResBlock, ResBlockConfig,
 };
+use serde::{Deserialize, Serialize};
 
 /// What a stage is built of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StageKind {
     /// Residual pairs of 3x3 convolutions (the stem).
     Res,
@@ -34,7 +35,7 @@ pub enum StageKind {
 }
 
 /// One row of the backbone's table.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageConfig {
     /// What it is built of.
     pub kind: StageKind,
@@ -49,7 +50,7 @@ pub struct StageConfig {
 }
 
 /// Configuration of [`EfficientVit`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EfficientVitConfig {
     /// The backbone, from the stem on.
     pub stages: Vec<StageConfig>,

@@ -12,13 +12,14 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
 use kirie_nn::{LayerNorm2d, LayerNorm2dConfig};
+use serde::{Deserialize, Serialize};
 
 pub use efficientvit::{EfficientVit, EfficientVitConfig};
 pub use tiny_vit::{TinyVit, TinyVitConfig};
 pub use vit::{Vit, VitConfig};
 
 /// Which encoder, with its sizes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum EncoderConfig {
     /// The plain vision transformer of SAM.
     Vit(VitConfig),

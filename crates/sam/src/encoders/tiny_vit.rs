@@ -21,11 +21,12 @@ use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kirie_nn::conv::conv_batch_norm;
+use serde::{Deserialize, Serialize};
 
 use super::{EncoderOutput, Neck, window_merge, window_partition};
 
 /// Configuration of [`TinyVit`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TinyVitConfig {
     /// Widths of the four stages.
     pub dims: [usize; 4],

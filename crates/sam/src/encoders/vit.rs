@@ -16,11 +16,12 @@ use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor, TensorData};
 use kirie_nn::{Activation, Mlp, MlpConfig};
+use serde::{Deserialize, Serialize};
 
 use super::{EncoderOutput, Neck, window_merge, window_partition};
 
 /// Configuration of [`Vit`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VitConfig {
     /// Side of the square input, pixels.
     pub image_size: usize,

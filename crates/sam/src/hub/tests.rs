@@ -1,7 +1,7 @@
 //! Downloads from a scripted server on this machine; nothing here needs a network.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 

@@ -1,0 +1,17 @@
+//! The program as its users meet it: started as a process, judged by exit code, messages and files.
+//!
+//! One binary of several files, because linking the models is slow. The weights are made by formula
+//! (`kirie_sam::formula`), so masks mean nothing as pictures, but every number can be compared with the goldens of
+//! the reference that `kirie-sam` carries.
+
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, but not what they call")]
+
+mod bad_input;
+mod common;
+mod contract;
+mod folders;
+mod formats;
+mod hub;
+mod models;
+mod runs;
+mod torch;
