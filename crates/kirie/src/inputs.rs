@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context;
+use glob::MatchOptions;
 use kirie_data::EXTENSIONS;
 
 use crate::report;
@@ -56,8 +57,10 @@ impl Inputs {
                         .push(anyhow::anyhow!("no pictures ({endings}) in the folder {argument}{deeper}"));
                 }
             } else if !path.exists() && argument.contains(['*', '?', '[']) {
-                let pattern =
-                    glob::glob(argument).map_err(|e| report::usage(format!("pattern `{argument}`: {e}")))?;
+                // As in a shell, a star does not stand for a hidden file's dot.
+                let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
+                let pattern = glob::glob_with(argument, options)
+                    .map_err(|e| report::usage(format!("pattern `{argument}`: {e}")))?;
                 for found in pattern {
                     match found {
                         Ok(path) if path.is_file() => scan.file(path),

@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use kirie_data::DataError;
+use kirie_sam::SamError;
+use kirie_sam::checkpoint::CheckpointError;
 use thiserror::Error;
 
 /// Errors that the exit code tells apart.
@@ -75,10 +77,23 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// Whether the disk or its permissions are in the way: the next picture would fail just so.
 pub(crate) fn is_disk_trouble(error: &anyhow::Error) -> bool {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    error.chain().filter_map(|cause| cause.downcast_ref::<DataError>()).any(|e| {
+    error.chain().filter_map(data_error).any(|e| {
         matches!(e, DataError::Write { source, .. }
             if matches!(source.kind(), PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull))
     })
+}
+
+/// The data error that a cause is or holds: transparent errors leave what they hold out of the chain.
+fn data_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a DataError> {
+    let checkpoint = match cause.downcast_ref() {
+        Some(SamError::Data(error)) => return Some(error),
+        Some(SamError::Checkpoint(error)) => Some(error),
+        _ => cause.downcast_ref(),
+    };
+    match checkpoint {
+        Some(CheckpointError::Write(error)) => Some(error),
+        _ => cause.downcast_ref(),
+    }
 }
 
 /// The error with the picture it is about, unless it names the picture itself.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::args::{ModelsArgs, ModelsCommand};
 use crate::device::DeviceArg;
+use crate::outputs::check_writable;
 use crate::report;
 use crate::weights;
 
@@ -43,8 +44,8 @@ fn describe(variant: &Variant) -> Value {
         "parameters": variant.parameters,
         "input_size": preprocess.size,
         "prompt_frame": preprocess.frame,
-        "pixel_mean": preprocess.mean,
-        "pixel_std": preprocess.std,
+        "pixel_mean": decimal(preprocess.mean),
+        "pixel_std": decimal(preprocess.std),
         "hq": variant.is_hq(),
         "licence": variant.licence,
         "url": variant.remote.url,
@@ -52,6 +53,11 @@ fn describe(variant: &Variant) -> Value {
         "integrity": { "kind": kind, "digest": digest },
         "cached": cached(variant),
     })
+}
+
+/// The numbers as they are written in the table, not with the digits that float32 adds.
+fn decimal(values: [f32; 3]) -> [f64; 3] {
+    values.map(|v| (f64::from(v) * 1000.0).round() / 1000.0)
 }
 
 fn list(json: bool) -> anyhow::Result<()> {
@@ -186,6 +192,7 @@ fn convert(input: &Path, output: &Path, model: Option<&str>) -> anyhow::Result<(
     if output.extension().is_none_or(|e| e != "safetensors") {
         return Err(report::usage(format!("{} should end in .safetensors", output.display())));
     }
+    check_writable(output, false)?;
     let named = model.map(weights::variant).transpose()?;
     let device: Device = DeviceArg::Cpu.open()?;
     let file = StateDict::open(input)?;

@@ -361,6 +361,12 @@ mod full_disk {
         ] {
             place.refuses(&line, 1, &[&format!("disk/{name}: cannot be written: No space left")]);
         }
+        // With more pictures to come, the first is enough.
+        fs::copy(coffee(), place.path("tea.png")).unwrap();
+        let line = "embed coffee.png tea.png --weights w.safetensors -o disk";
+        let answer =
+            place.refuses(line, 1, &["kirie: disk/coffee.safetensors: cannot be written: No space left"]);
+        assert!(!answer.stderr.contains("tea"), "{}", answer.stderr);
         for name in files {
             assert_eq!(fs::read(place.path("disk").join(name)).unwrap(), b"old", "{name}");
         }

@@ -94,12 +94,13 @@ impl Place {
     /// Runs a command line that must fail: with this exit code, all of these words on standard error, nothing on
     /// standard output, and every file as it was before.
     #[track_caller]
-    pub(crate) fn refuses(&self, line: &str, code: i32, words: &[&str]) {
+    pub(crate) fn refuses(&self, line: &str, code: i32, words: &[&str]) -> Answer {
         let before = self.files();
         let answer = self.run(line);
         answer.expect(code, words);
         assert_eq!(answer.stdout, "", "{line}");
         assert_eq!(self.files(), before, "{line} left or changed files");
+        answer
     }
 }
 
