@@ -1,5 +1,7 @@
 //! Every encoder family and both decoders, forward and backward: which parameters get a gradient.
 
+#![allow(clippy::unwrap_used, clippy::needless_range_loop, reason = "a test may fail anywhere")]
+
 mod common;
 
 use burn::module::{Module, ModuleVisitor, Param};

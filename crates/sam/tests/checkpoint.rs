@@ -3,6 +3,8 @@
 //! `tests/make_checkpoints.py` made the files in `tests/data/checkpoints`. Their weights follow from their names, so
 //! every value that is read here is compared with one that no file has touched.
 
+#![allow(clippy::unwrap_used, clippy::large_stack_arrays, reason = "a test may fail anywhere")]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -3,6 +3,12 @@
 //! The goldens in `tests/data` were computed once with the reference code in float32. `docs/parity.md` holds the errors
 //! that these tests print (`cargo nextest run -p kirie-sam --test parity --no-capture`).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may fail anywhere, and this one prints its figures"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! The predictor: what reaches the engine, and that prompts in company get what each gets alone.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
 mod common;
 
 use std::sync::Mutex;
@@ -305,12 +307,14 @@ fn no_picture_is_an_error() {
 }
 
 /// All prompts are checked before any is answered.
+type IsProblem = fn(&PromptProblem) -> bool;
+
 #[test]
 fn bad_prompts_are_named_and_nothing_is_decoded() {
     let fake = Fake::default();
     let mut predictor = Predictor::new(&fake);
     predictor.set_image(&picture(40, 25)).unwrap();
-    let cases: [(Prompt, fn(&PromptProblem) -> bool); 8] = [
+    let cases: [(Prompt, IsProblem); 8] = [
         (Prompt::default(), |p| *p == PromptProblem::Empty),
         (Prompt::point(40.5, 3.0), |p| matches!(p, PromptProblem::PointOutside { .. })),
         (Prompt::point(-0.1, 3.0), |p| matches!(p, PromptProblem::PointOutside { .. })),

@@ -111,18 +111,14 @@ fn scan(input: &mut impl Read, globals: &mut Vec<(String, String)>) -> Result<()
                 // Anything but two plain strings is an attempt to hide the name.
                 globals.push((module.unwrap_or_else(|| "?".into()), name.unwrap_or_else(|| "?".into())));
             }
-            0x8c => pushed = Some(text(input, 1)?),
-            b'X' => pushed = Some(text(input, 4)?),
+            0x8c | b'U' => pushed = Some(text(input, 1)?),
+            b'X' | b'T' => pushed = Some(text(input, 4)?),
             0x8d => pushed = Some(text(input, 8)?),
             b'V' => pushed = Some(line(input)?),
             b'S' => pushed = Some(line(input)?.trim_matches(['\'', '"']).to_owned()),
-            b'U' => pushed = Some(text(input, 1)?),
-            b'T' => pushed = Some(text(input, 4)?),
-            b'C' => skip_counted(input, 1)?,
-            b'B' => skip_counted(input, 4)?,
+            b'C' | 0x8a => skip_counted(input, 1)?,
+            b'B' | 0x8b => skip_counted(input, 4)?,
             0x8e | 0x96 => skip_counted(input, 8)?,
-            0x8a => skip_counted(input, 1)?,
-            0x8b => skip_counted(input, 4)?,
             b'I' | b'L' | b'F' | b'P' => drop(line(input)?),
             b'p' => drop(memo.insert(memo_index(input)?, strings.last().cloned())),
             b'q' => drop(memo.insert(number(input, 1)?, strings.last().cloned())),

@@ -160,7 +160,7 @@ mod tests {
         let windows = window_partition(x.clone(), 4);
         assert_eq!(windows.dims(), [2 * 2 * 2, 4, 4, 3]);
         // The last window of the first picture: one row and three columns of the picture, the rest padding.
-        let last: Vec<f32> = windows.clone().slice([3..4]).into_data().try_to_vec().unwrap();
+        let last: Vec<f32> = windows.clone().narrow(0, 3, 1).into_data().try_to_vec().unwrap();
         assert_eq!(last.iter().filter(|v| **v == 0.0).count(), (16 - 3) * 3);
         let back = window_merge(windows, [2, 5, 7]);
         assert_eq!((back - x).abs().max().into_scalar::<f32>(), 0.0);

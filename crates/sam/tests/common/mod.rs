@@ -1,5 +1,6 @@
 //! A model small enough to run hundreds of times, and pictures for it.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
 use std::path::{Path, PathBuf};
