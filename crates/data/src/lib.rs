@@ -1,10 +1,12 @@
-//! Pictures in and out: decoding within limits, resizing exactly as Pillow does, and the files that masks are
-//! written to.
+//! Pictures in and out: decoding within limits, resizing exactly as Pillow does, the files that masks are written to,
+//! and labelled sets of pictures.
 //!
 //! - [`read_image`], [`decode_image`]: any supported file to an 8-bit RGB [`Image`], upright, within [`Limits`];
+//! - [`read_index_map`], [`read_mask_png`]: label pictures, as numbers and as one mask;
 //! - [`resize_bilinear`], [`longest_side`]: the models' preprocessing, bit for bit as the reference does it;
 //! - [`ImageMasks`]: the masks cut from one picture, in the JSON form of SAM's own mask generator;
 //! - [`mod@write`]: masks as PNG, overlay picture, COCO, YOLO and GeoJSON;
+//! - [`datasets`]: sets of many layouts opened in one form, inspected, converted and shown on a contact sheet;
 //! - [`write_atomic`]: the one way files are written.
 
 mod atomic;

@@ -1,4 +1,5 @@
-//! Simulated clicks, by the rule of RITM (Sofiiuk et al. 2021) that interactive segmentation is measured with.
+//! Simulated clicks, by the rule of RITM (Sofiiuk et al. 2021) that interactive segmentation is measured
+//! with.
 
 use kirie_mask::{Mask, MaskError};
 use serde::{Deserialize, Serialize};
@@ -19,10 +20,10 @@ pub struct Click {
 /// Clicks where a prediction is most wrong, one after another.
 ///
 /// Each click goes to the pixel farthest from the edge of what is missing (false negatives) or of what is too
-/// much (false positives), the border of the picture counted as an edge: on what is missing if that pixel lies
-/// deeper there, else on what is too much. Of pixels equally deep the first in row-major order is taken; a pixel
-/// clicked before is not clicked again. Before any prediction all of the object is missing, so the first click is
-/// at the heart of the object.
+/// much (false positives), the border of the picture counted as an edge: on what is missing if that pixel
+/// lies deeper there, else on what is too much. Of pixels equally deep the first in row-major order is taken;
+/// a pixel clicked before is not clicked again. Before any prediction all of the object is missing, so the
+/// first click is at the heart of the object.
 ///
 /// ```
 /// use kirie_mask::Mask;
@@ -109,10 +110,11 @@ impl Clicker {
 /// The exact squared Euclidean distance, in pixels, from the centre of each pixel to that of the nearest
 /// background pixel, row by row; all that lies outside the frame is background. 0 on the background.
 ///
-/// Equal to squaring OpenCV's `distanceTransform(mask, DIST_L2, DIST_MASK_PRECISE)` on the mask with a border of
-/// one zero pixel. The time is proportional to the number of pixels: distances along the columns first, then
-/// along each row the lower envelope of the parabolas they stand for (Felzenszwalb and Huttenlocher 2012), with
-/// crossings in whole numbers (Meijster et al. 2000).
+/// What OpenCV's `distanceTransform(mask, DIST_L2, DIST_MASK_PRECISE)` gives, squared, on the mask with a
+/// border of one zero pixel; it computes in `f32`, whose last bit now and then sets equal distances apart.
+/// The time is proportional to the number of pixels: distances along the columns first, then along each row
+/// the lower envelope of the parabolas they stand for (Felzenszwalb and Huttenlocher 2012), with crossings in
+/// whole numbers (Meijster et al. 2000).
 pub fn squared_depths(mask: &Mask) -> Vec<u32> {
     let (width, height) = (mask.width(), mask.height());
     let mut depths = vec![0u32; width * height];
@@ -135,9 +137,9 @@ pub fn squared_depths(mask: &Mask) -> Vec<u32> {
         }
     }
 
-    // Along each row, columns counted from 1 so that 0 and width + 1 are the background outside. Each column u
-    // offers column x the squared distance (x - u)² + g(u)²; `hull` keeps those that are best somewhere, with
-    // the first x where they are.
+    // Along each row, columns counted from 1 so that 0 and width + 1 are the background outside. Each column
+    // u offers column x the squared distance (x - u)² + g(u)²; `hull` keeps those that are best somewhere,
+    // with the first x where they are.
     let mut g = vec![0i64; width + 2];
     let mut hull: Vec<(i64, i64)> = Vec::with_capacity(width + 2);
     for row in depths.chunks_mut(width) {

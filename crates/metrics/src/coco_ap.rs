@@ -2,17 +2,17 @@
 //!
 //! Equal means every number of its `precision` and `recall` arrays and every figure of its summary, bit for
 //! bit (pycocotools 2.0.11, NumPy 2.4.6): the same matching, the same stable sorting, and the same order of
-//! adding when means are taken. LVIS's rules for partly labelled images are another protocol and not here; its
-//! limit of 300 detections is a [parameter](CocoParams::max_detections).
+//! adding when means are taken. LVIS's rules for partly labelled images are another protocol and not here;
+//! its limit of 300 detections is a [parameter](CocoParams::max_detections).
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 
 use crate::MetricsError;
-use crate::detection::{Detection, Region, by_score};
+use crate::coco_match::{Cell, Curve, Curves, evaluate_category};
+use crate::detection::{Detection, Region};
 use crate::error::finite;
 use crate::iou::{LARGE_AREA, SMALL_AREA};
 use crate::numeric::{linspace, mean};
@@ -26,8 +26,8 @@ pub struct GroundTruth<R> {
     pub category: u64,
     /// Where.
     pub region: R,
-    /// The annotation's `area` in square pixels, by which the object falls into a size class. In COCO it is the
-    /// area of the mask, also when boxes are measured.
+    /// The annotation's `area` in square pixels, by which the object falls into a size class. In COCO it is
+    /// the area of the mask, also when boxes are measured.
     pub area: f64,
     /// COCO's `iscrowd`: a region of many objects. Detections inside it count neither for nor against.
     pub crowd: bool,
@@ -50,7 +50,7 @@ impl AreaRange {
         Self { name: name.to_owned(), min, max }
     }
 
-    fn holds(&self, area: f64) -> bool {
+    pub(crate) fn holds(&self, area: f64) -> bool {
         self.min <= area && area <= self.max
     }
 }
@@ -66,13 +66,14 @@ pub struct CocoParams {
     pub max_detections: Vec<usize>,
     /// Ranges of object areas.
     pub area_ranges: Vec<AreaRange>,
-    /// Treats all categories as one (pycocotools' `useCats = 0`), as for proposals. The one category is 0 in the
-    /// result.
+    /// Treats all categories as one (pycocotools' `useCats = 0`), as for proposals. The one category is 0 in
+    /// the result.
     pub class_agnostic: bool,
 }
 
 impl Default for CocoParams {
-    /// COCO's: IoU 0.50 to 0.95 in steps of 0.05, 101 recalls, 1, 10 and 100 detections, all four area ranges.
+    /// COCO's: IoU 0.50 to 0.95 in steps of 0.05, 101 recalls, 1, 10 and 100 detections, all four area
+    /// ranges.
     fn default() -> Self {
         Self {
             iou_thresholds: linspace(0.5, 0.95, 10),
@@ -135,18 +136,6 @@ pub struct CocoEvaluation {
     categories: Vec<(u64, Curves)>,
 }
 
-/// The curves of one category: for each area range, in it for each number of detections, in it for each IoU.
-/// `None` where the range holds no ground truth.
-type Curves = Vec<Option<Curve>>;
-
-/// The precisions and the recall of one category at one such setting.
-#[derive(Clone, Debug, PartialEq)]
-struct Curve {
-    /// By recall threshold.
-    precision: Vec<f64>,
-    recall: f64,
-}
-
 /// Which figures to average; what is `None` takes the whole, or the first, as each field says.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Selection<'a> {
@@ -160,11 +149,11 @@ pub struct Selection<'a> {
     pub max_detections: Option<usize>,
 }
 
-/// COCO's twelve figures, each 0 to 1; `None` where there is no ground truth, or where the parameters leave the
-/// setting out (pycocotools prints -1 for both).
+/// COCO's twelve figures, each 0 to 1; `None` where there is no ground truth, or where the parameters leave
+/// the setting out (pycocotools prints -1 for both).
 ///
-/// The precisions are those at the largest number of detections. pycocotools insists on 100 for the first, and
-/// prints -1 when that is not among the parameters.
+/// The precisions are those at the largest number of detections. pycocotools insists on 100 for the first,
+/// and prints -1 when that is not among the parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CocoSummary {
     /// Average precision, mean over all IoUs and categories.
@@ -218,18 +207,19 @@ impl CocoEvaluation {
     /// Matches detections with ground truth and computes all curves.
     ///
     /// Per image and category the best detections take, in order of score, the free ground truth they overlap
-    /// most, at or above the IoU threshold; objects outside the area range and crowds are taken only if nothing
-    /// else is, and such detections, like unmatched ones outside the range, count neither as right nor as wrong.
-    /// Equal scores keep their order: in an image that of `detections`, between images that of the image ids.
+    /// most, at or above the IoU threshold; objects outside the area range and crowds are taken only if
+    /// nothing else is, and such detections, like unmatched ones outside the range, count neither as right
+    /// nor as wrong. Equal scores keep their order: in an image that of `detections`, between images that of
+    /// the image ids.
     ///
     /// Detections in an image without ground truth are wrong, also when `truths` never names that image;
     /// pycocotools refuses results on images its file does not list, which is for the reader of files to do.
-    /// Images without either add nothing. A category without ground truth has no figures and counts in no mean.
+    /// Images without either add nothing. A category without ground truth has no figures and counts in no
+    /// mean.
     ///
-    /// # Errors
-    /// [`MetricsError::NotFinite`] for scores, boxes, areas or thresholds that are NaN (or infinite, scores
-    /// aside), [`MetricsError::Empty`] for an empty list of parameters, [`MetricsError::Mask`] when masks of one
-    /// image differ in size.
+    /// # Errors [`MetricsError::NotFinite`] for scores, boxes, areas or thresholds that are NaN (or infinite,
+    /// scores aside), [`MetricsError::Empty`] for an empty list of parameters, [`MetricsError::Mask`] when
+    /// masks of one image differ in size.
     pub fn new<R: Region>(
         truths: &[GroundTruth<R>],
         detections: &[Detection<R>],
@@ -273,9 +263,8 @@ impl CocoEvaluation {
     /// Average precision: the mean over the recall thresholds, IoUs and categories selected. `None` when no
     /// category selected has ground truth in the area range.
     ///
-    /// # Errors
-    /// [`MetricsError::NotEvaluated`] when the parameters do not hold what is selected. A category that nothing
-    /// is known of is no error and gives `None`.
+    /// # Errors [`MetricsError::NotEvaluated`] when the parameters do not hold what is selected. A category
+    /// that nothing is known of is no error and gives `None`.
     pub fn average_precision(&self, selection: &Selection) -> Result<Option<f64>, MetricsError> {
         // In the order of NumPy's sum: by IoU, then by recall threshold, then by category.
         let mut precisions = Vec::new();
@@ -287,8 +276,8 @@ impl CocoEvaluation {
         Ok(mean(&precisions))
     }
 
-    /// Average recall: the mean over the IoUs and categories selected of the recall that all detections together
-    /// reach. `None` and errors as for [`average_precision`](Self::average_precision).
+    /// Average recall: the mean over the IoUs and categories selected of the recall that all detections
+    /// together reach. `None` and errors as for [`average_precision`](Self::average_precision).
     ///
     /// # Errors
     /// [`MetricsError::NotEvaluated`] when the parameters do not hold what is selected.
@@ -379,162 +368,6 @@ fn position<T: Display>(
         evaluated: evaluated.iter().map(T::to_string).collect::<Vec<_>>().join(", "),
         found: found.to_string(),
     })
-}
-
-/// What there is of one category in one image.
-struct Cell<'a, R> {
-    truths: Vec<&'a GroundTruth<R>>,
-    detections: Vec<&'a Detection<R>>,
-}
-
-impl<R> Default for Cell<'_, R> {
-    fn default() -> Self {
-        Self { truths: Vec::new(), detections: Vec::new() }
-    }
-}
-
-/// What a detection counts as.
-#[derive(Clone, Copy, PartialEq)]
-enum Verdict {
-    Right,
-    Wrong,
-    Ignored,
-}
-
-fn evaluate_category<'a, R: Region + 'a>(
-    images: impl Iterator<Item = Cell<'a, R>>,
-    params: &CocoParams,
-) -> Result<Curves, MetricsError> {
-    let CocoParams { iou_thresholds, recall_thresholds, max_detections, area_ranges, .. } = params;
-    let most = max_detections.last().copied().unwrap_or_default();
-    // All detections, image after image: score and rank in the image. For each area range the number of objects
-    // to find, for each area range and IoU one verdict per detection.
-    let mut ranked: Vec<(f64, usize)> = Vec::new();
-    let mut objects = vec![0; area_ranges.len()];
-    let mut verdicts = vec![Vec::new(); area_ranges.len() * iou_thresholds.len()];
-
-    for Cell { mut truths, mut detections } in images {
-        if params.class_agnostic {
-            truths.sort_by_key(|truth| truth.category);
-            detections.sort_by_key(|detection| detection.category);
-        }
-        by_score(&mut detections);
-        detections.truncate(most);
-        ranked.extend(detections.iter().enumerate().map(|(rank, detection)| (detection.score, rank)));
-
-        let regions: Vec<&R> = truths.iter().map(|truth| &truth.region).collect();
-        let found: Vec<&R> = detections.iter().map(|detection| &detection.region).collect();
-        let crowd: Vec<bool> = truths.iter().map(|truth| truth.crowd).collect();
-        let ious = R::ious(&found, &regions, &crowd)?;
-        for (a, range) in area_ranges.iter().enumerate() {
-            let ignored: Vec<bool> = truths.iter().map(|t| t.crowd || !range.holds(t.area)).collect();
-            objects[a] += ignored.iter().filter(|&&ignored| !ignored).count();
-            let outside: Vec<bool> = detections.iter().map(|d| !range.holds(d.area())).collect();
-            let image = Candidates { ious: &ious, crowd: &crowd, ignored: &ignored, outside: &outside };
-            for (t, &threshold) in iou_thresholds.iter().enumerate() {
-                image.judge(threshold, &mut verdicts[a * iou_thresholds.len() + t]);
-            }
-        }
-    }
-
-    let mut order: Vec<usize> = (0..ranked.len()).collect();
-    order.sort_by(|&a, &b| ranked[b].0.partial_cmp(&ranked[a].0).unwrap_or(Ordering::Equal));
-    let mut curves = Vec::with_capacity(verdicts.len() * max_detections.len());
-    for (verdicts, &objects) in verdicts.chunks(iou_thresholds.len()).zip(&objects) {
-        for &limit in max_detections {
-            // Leaving out the later ones of each image does not change the order of the others.
-            let considered: Vec<usize> = order.iter().copied().filter(|&i| ranked[i].1 < limit).collect();
-            curves.extend(verdicts.iter().map(|verdicts| {
-                let verdicts = considered.iter().map(|&i| verdicts[i]);
-                (objects > 0).then(|| Curve::new(verdicts, objects, recall_thresholds))
-            }));
-        }
-    }
-    Ok(curves)
-}
-
-/// The ground truth and the detections of one image, as seen in one area range.
-struct Candidates<'a> {
-    /// Detection by detection, best first.
-    ious: &'a [f64],
-    /// By ground truth.
-    crowd: &'a [bool],
-    /// By ground truth: crowds and what is outside the area range.
-    ignored: &'a [bool],
-    /// By detection: outside the area range.
-    outside: &'a [bool],
-}
-
-impl Candidates<'_> {
-    /// Matches at one IoU threshold and appends a verdict for each detection.
-    fn judge(&self, threshold: f64, verdicts: &mut Vec<Verdict>) {
-        let objects = self.ignored.len();
-        let mut taken = vec![false; objects];
-        // Objects to be found come before those to be ignored.
-        let part = |ignored| (0..objects).filter(move |&g| self.ignored[g] == ignored);
-        let order: Vec<usize> = part(false).chain(part(true)).collect();
-        for (d, &outside) in self.outside.iter().enumerate() {
-            let mut best = threshold.min(1.0 - 1e-10);
-            let mut found = None;
-            for &g in &order {
-                if taken[g] && !self.crowd[g] {
-                    continue;
-                }
-                if self.ignored[g] && found.is_some_and(|f: usize| !self.ignored[f]) {
-                    break;
-                }
-                // Of equal overlaps the later wins.
-                let iou = self.ious[d * objects + g];
-                if iou >= best {
-                    best = iou;
-                    found = Some(g);
-                }
-            }
-            verdicts.push(match found {
-                Some(g) if self.ignored[g] => Verdict::Ignored,
-                Some(_) => Verdict::Right,
-                None if outside => Verdict::Ignored,
-                None => Verdict::Wrong,
-            });
-            if let Some(g) = found {
-                taken[g] = true;
-            }
-        }
-    }
-}
-
-impl Curve {
-    /// From the verdicts on the detections, best first, and the number of objects to be found.
-    ///
-    /// Only the right detections matter: recall rises at no other, and precision falls at the wrong ones.
-    fn new(verdicts: impl Iterator<Item = Verdict>, objects: usize, recall_thresholds: &[f64]) -> Self {
-        let mut wrong = 0;
-        let mut precisions: Vec<f64> = Vec::new();
-        for verdict in verdicts {
-            match verdict {
-                Verdict::Right => {
-                    let right = (precisions.len() + 1) as f64;
-                    precisions.push(right / (f64::from(wrong) + right + f64::EPSILON));
-                }
-                Verdict::Wrong => wrong += 1,
-                Verdict::Ignored => {}
-            }
-        }
-        let mut highest = 0.0_f64;
-        for precision in precisions.iter_mut().rev() {
-            highest = highest.max(*precision);
-            *precision = highest;
-        }
-        let recalls: Vec<f64> = (1..=precisions.len()).map(|right| right as f64 / objects as f64).collect();
-        let at = |&threshold: &f64| recalls.partition_point(|&recall| recall < threshold);
-        Self {
-            precision: recall_thresholds
-                .iter()
-                .map(|threshold| precisions.get(at(threshold)).copied().unwrap_or(0.0))
-                .collect(),
-            recall: recalls.last().copied().unwrap_or(0.0),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Continual learning: what is read off the matrix of scores by training step and test domain.
 //!
-//! The literature calls several things "forgetting" and "backward transfer"; here each has a name of its own, and
-//! its documentation says who uses it. `R[i][j]` is the score on domain `j` after step `i`, both counted from 0,
-//! and `T` the number of domains. Scores may be on any scale where more is better; figures come out on that scale.
+//! The literature calls several things "forgetting" and "backward transfer"; here each has a name of its own,
+//! and its documentation says who uses it. `R[i][j]` is the score on domain `j` after step `i`, both counted
+//! from 0, and `T` the number of domains. Scores may be on any scale where more is better; figures come out
+//! on that scale.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +13,8 @@ use crate::numeric::mean;
 
 /// Scores by training step (rows) and test domain (columns, in the order of training).
 ///
-/// Row `i` holds at least the scores of the `i + 1` domains seen by then, and the unseen ones too if they were
-/// tested, which forward transfer needs, and without which a collapse on them goes unnoticed.
+/// Row `i` holds at least the scores of the `i + 1` domains seen by then, and the unseen ones too if they
+/// were tested, which forward transfer needs, and without which a collapse on them goes unnoticed.
 ///
 /// ```
 /// use kirie_metrics::TaskMatrix;
@@ -65,9 +66,8 @@ pub struct ContinualReport {
 impl TaskMatrix {
     /// A matrix from its rows, one per training step, as many as there are domains.
     ///
-    /// # Errors
-    /// [`MetricsError::Empty`] without rows, [`MetricsError::TaskRow`] for a row that is too short or too long,
-    /// [`MetricsError::NotFinite`] for a score that is NaN or infinite.
+    /// # Errors [`MetricsError::Empty`] without rows, [`MetricsError::TaskRow`] for a row that is too short
+    /// or too long, [`MetricsError::NotFinite`] for a score that is NaN or infinite.
     pub fn new(rows: Vec<Vec<f64>>) -> Result<Self, MetricsError> {
         if rows.is_empty() {
             return Err(MetricsError::Empty { what: "rows of a task matrix" });
@@ -112,7 +112,8 @@ impl TaskMatrix {
     }
 
     /// **Average**: the mean over the steps of the mean over the domains seen by then,
-    /// `1/T sum_i 1/(i+1) sum_{j<=i} R[i][j]`. Average incremental accuracy; CoSAM's Avg-IoU as commonly read.
+    /// `1/T sum_i 1/(i+1) sum_{j<=i} R[i][j]`. Average incremental accuracy; CoSAM's Avg-IoU as commonly
+    /// read.
     pub fn average(&self) -> f64 {
         let seen = |(i, row): (usize, &Vec<f64>)| mean(&row[..=i]).unwrap_or_default();
         mean(&self.rows.iter().enumerate().map(seen).collect::<Vec<_>>()).unwrap_or_default()
@@ -131,16 +132,16 @@ impl TaskMatrix {
     }
 
     /// **Forgetting from the best earlier score** (Chaudhry et al. 2018; continuum):
-    /// `1/(T-1) sum_{j<T-1} (max_{j<=l<=T-2} R[l][j] - R[T-1][j])`. CoSAM's FF ("final forgetting") as commonly
-    /// read. Below 0 when the last step improved on all before. `None` for a single domain.
+    /// `1/(T-1) sum_{j<T-1} (max_{j<=l<=T-2} R[l][j] - R[T-1][j])`. CoSAM's FF ("final forgetting") as
+    /// commonly read. Below 0 when the last step improved on all before. `None` for a single domain.
     pub fn forgetting_from_best(&self) -> Option<f64> {
         let steps = self.domains() - 1;
         self.over_earlier(|j, last| best(&self.rows[j..steps], j) - last)
     }
 
-    /// **Forgetting from the best score at any step** (Mammoth): the maximum is over the whole column, so also
-    /// over the last step, which keeps it at 0 or above, and over those before the domain was seen, where they
-    /// were tested (Mammoth itself takes 0 where they were not). `None` for a single domain.
+    /// **Forgetting from the best score at any step** (Mammoth): the maximum is over the whole column, so
+    /// also over the last step, which keeps it at 0 or above, and over those before the domain was seen,
+    /// where they were tested (Mammoth itself takes 0 where they were not). `None` for a single domain.
     pub fn forgetting_from_any(&self) -> Option<f64> {
         self.over_earlier(|j, last| best(&self.rows, j) - last)
     }
@@ -151,8 +152,9 @@ impl TaskMatrix {
         self.over_earlier(|j, last| self.rows[j][j] - last)
     }
 
-    /// **Forgetting over all domains** (SAMCL's FM): as [`forgetting_from_first`](Self::forgetting_from_first), but
-    /// the last domain, which cannot have been forgotten, counts in the mean with 0:
+    /// **Forgetting over all domains** (SAMCL's FM): as
+    /// [`forgetting_from_first`](Self::forgetting_from_first), but the last domain, which cannot have been
+    /// forgotten, counts in the mean with 0:
     /// `1/T sum_j (R[j][j] - R[T-1][j])`.
     pub fn forgetting_over_all(&self) -> f64 {
         let lost: Vec<f64> =
@@ -160,8 +162,8 @@ impl TaskMatrix {
         mean(&lost).unwrap_or_default()
     }
 
-    /// **Backward transfer** (GEM; Mammoth; Avalanche): `1/(T-1) sum_{j<T-1} (R[T-1][j] - R[j][j])`. Below 0 means
-    /// forgetting. `None` for a single domain.
+    /// **Backward transfer** (GEM; Mammoth; Avalanche): `1/(T-1) sum_{j<T-1} (R[T-1][j] - R[j][j])`. Below 0
+    /// means forgetting. `None` for a single domain.
     pub fn backward_transfer(&self) -> Option<f64> {
         self.over_earlier(|j, last| last - self.rows[j][j])
     }
@@ -175,14 +177,13 @@ impl TaskMatrix {
         mean(&self.rows.iter().enumerate().flat_map(later).collect::<Vec<_>>())
     }
 
-    /// **Forward transfer** (GEM; Mammoth; Avalanche): `1/(T-1) sum_{j>=1} (R[j-1][j] - b_j)`, how well a domain
-    /// does just before it is trained on, less the `baseline` `b` of a model not trained at all (for SAM: zero
-    /// shot), one score per domain. Without a baseline nothing is taken off, as in continuum and SAMCL. `None` for
-    /// a single domain, or when a domain was not tested before its step.
+    /// **Forward transfer** (GEM; Mammoth; Avalanche): `1/(T-1) sum_{j>=1} (R[j-1][j] - b_j)`, how well a
+    /// domain does just before it is trained on, less the `baseline` `b` of a model not trained at all (for
+    /// SAM: zero shot), one score per domain. Without a baseline nothing is taken off, as in continuum and
+    /// SAMCL. `None` for a single domain, or when a domain was not tested before its step.
     ///
-    /// # Errors
-    /// [`MetricsError::Length`] for a baseline of another number of domains, [`MetricsError::NotFinite`] for one
-    /// that is NaN or infinite.
+    /// # Errors [`MetricsError::Length`] for a baseline of another number of domains,
+    /// [`MetricsError::NotFinite`] for one that is NaN or infinite.
     pub fn forward_transfer(&self, baseline: Option<&[f64]>) -> Result<Option<f64>, MetricsError> {
         if let Some(baseline) = baseline {
             self.check("baseline scores", baseline)?;
@@ -192,12 +193,11 @@ impl TaskMatrix {
         Ok(ahead.collect::<Option<Vec<_>>>().and_then(|gains| mean(&gains)))
     }
 
-    /// **Intransigence** (Chaudhry et al. 2018) by domain: `joint[j] - R[j][j]`, what learning one domain after
-    /// another costs against a model trained on all at once with scores `joint`.
+    /// **Intransigence** (Chaudhry et al. 2018) by domain: `joint[j] - R[j][j]`, what learning one domain
+    /// after another costs against a model trained on all at once with scores `joint`.
     ///
-    /// # Errors
-    /// [`MetricsError::Length`] for another number of domains, [`MetricsError::NotFinite`] for a score that is NaN
-    /// or infinite.
+    /// # Errors [`MetricsError::Length`] for another number of domains, [`MetricsError::NotFinite`] for a
+    /// score that is NaN or infinite.
     pub fn intransigence(&self, joint: &[f64]) -> Result<Vec<f64>, MetricsError> {
         self.check("joint scores", joint)?;
         Ok(joint.iter().zip(self.diagonal()).map(|(joint, own)| joint - own).collect())

@@ -8,14 +8,14 @@ use crate::error::finite;
 /// A box or a mask: anything with an area and an IoU.
 ///
 /// `[f64; 4]` is a box `[x, y, width, height]` in pixels, as COCO stores it; for a [`BBox`] write
-/// `bbox.to_xywh()`, or [`inclusive_box`] for VOC's convention. [`Rle`] is a mask. Implement it for another type
-/// to measure by something else, such as Boundary IoU.
+/// `bbox.to_xywh()`, or [`inclusive_box`] for VOC's convention. [`Rle`] is a mask. Implement it for another
+/// type to measure by something else, such as Boundary IoU.
 pub trait Region: Sized {
     /// Area in square pixels, by which a detection falls into a size class when it states no other.
     fn area(&self) -> f64;
 
-    /// IoU of every detection with every ground truth, detection by detection. Where `crowd` is set, the ground
-    /// truth is a crowd region and the intersection is divided by the detection's area alone.
+    /// IoU of every detection with every ground truth, detection by detection. Where `crowd` is set, the
+    /// ground truth is a crowd region and the intersection is divided by the detection's area alone.
     ///
     /// # Errors
     /// [`MetricsError::Mask`] when masks do not share a frame.
@@ -28,8 +28,8 @@ pub trait Region: Sized {
     fn check(&self, what: &'static str, index: usize) -> Result<(), MetricsError>;
 }
 
-/// A box `[x, y, width, height]`, pixels. Bit for bit pycocotools' arithmetic; boxes of no or negative size have
-/// IoU 0 with everything.
+/// A box `[x, y, width, height]`, pixels. Bit for bit pycocotools' arithmetic; boxes of no or negative size
+/// have IoU 0 with everything.
 impl Region for [f64; 4] {
     fn area(&self) -> f64 {
         self[2] * self[3]
@@ -84,10 +84,11 @@ impl Region for Rle {
     }
 }
 
-/// A box whose second corner is its last pixel (VOC's "+1" convention) as `[x, y, width, height]`: width and
-/// height come out one larger than the differences of the corners, and so do IoUs follow the convention.
+/// A box whose second corner is its last pixel (VOC's "+1" convention) as `[x, y, width, height]`: both sides
+/// come out one longer than the difference of the corners, and all areas and IoUs follow.
 ///
-/// The MIST repository's evaluation adds 1 to boxes that already follow it; to compare with its figures, do so.
+/// The MIST repository's evaluation adds 1 to the second corner of such boxes before it adds 1 to their
+/// sides; to compare with its figures, do the same.
 pub fn inclusive_box(bbox: &BBox) -> [f64; 4] {
     [bbox.x0, bbox.y0, bbox.width() + 1.0, bbox.height() + 1.0]
 }
@@ -103,8 +104,8 @@ pub struct Detection<R> {
     pub region: R,
     /// How sure, on any scale; only the order counts.
     pub score: f64,
-    /// Area in square pixels if it is to be another than the region's: pycocotools takes the area of the box for
-    /// masks that come with one.
+    /// Area in square pixels if it is to be another than the region's: pycocotools takes the area of the box
+    /// for masks that come with one.
     pub area: Option<f64>,
 }
 

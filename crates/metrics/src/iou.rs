@@ -92,8 +92,8 @@ pub enum SizeClass {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SizeLimits {
-    /// Into both classes, and so twice into the counts. This is what the code of EfficientViT-SAM's evaluation
-    /// does, and that of pycocotools.
+    /// Into both classes, and so twice into the counts. This is what the code of EfficientViT-SAM's
+    /// evaluation does, and that of pycocotools.
     #[default]
     Inclusive,
     /// Into neither, as the text of COCO's page says ("area < 32²", "32² < area < 96²", "area > 96²").

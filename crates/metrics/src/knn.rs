@@ -8,12 +8,13 @@ const TILE: usize = 16;
 
 /// Labelled features to look up neighbours in.
 ///
-/// The protocol of InstDisc (Wu et al. 2018), as lightly, DINO and the SAMCLR code follow it: features scaled to
-/// length 1, the `k` of highest cosine, and class `c` scored by the sum of `exp(cosine / temperature)` over those
-/// of class `c`. A result means little without its `k` and `temperature`: SAMCLR's code takes 200 and 0.1,
-/// InstDisc and DINO 200 (or 20) and 0.07.
+/// The protocol of InstDisc (Wu et al. 2018), as lightly, DINO and the SAMCLR code follow it: features scaled
+/// to length 1, the `k` of highest cosine, and class `c` scored by the sum of `exp(cosine / temperature)`
+/// over those of class `c`. A result means little without its `k` and `temperature`: SAMCLR's code takes 200
+/// and 0.1, InstDisc and DINO 200 (or 20) and 0.07.
 ///
-/// Features are `f32`, row by row, as a model puts them out; a feature of length 0 has cosine 0 with everything.
+/// Features are `f32`, row by row, as a model puts them out; a feature of length 0 has cosine 0 with
+/// everything.
 ///
 /// ```
 /// use kirie_metrics::KnnBank;
@@ -36,8 +37,8 @@ pub struct KnnBank {
 /// What the neighbours of one query say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KnnVotes {
-    /// The classes among the neighbours, highest score first, the smaller class first of equals: the first is the
-    /// answer, and top-5 accuracy asks whether the truth is among the first five.
+    /// The classes among the neighbours, highest score first, the smaller class first of equals: the first is
+    /// the answer, and top-5 accuracy asks whether the truth is among the first five.
     pub classes: Vec<u32>,
     /// Their scores.
     pub scores: Vec<f64>,
@@ -46,9 +47,8 @@ pub struct KnnVotes {
 impl KnnBank {
     /// A bank of features, `[labels.len(), dimensions]` row by row, with their classes.
     ///
-    /// # Errors
-    /// [`MetricsError::Empty`] without features or dimensions, [`MetricsError::Length`] when the lengths do not fit,
-    /// [`MetricsError::NotFinite`] for a number that is NaN or infinite.
+    /// # Errors [`MetricsError::Empty`] without features or dimensions, [`MetricsError::Length`] when the
+    /// lengths do not fit, [`MetricsError::NotFinite`] for a number that is NaN or infinite.
     pub fn new(features: &[f32], dimensions: usize, labels: &[u32]) -> Result<Self, MetricsError> {
         if labels.is_empty() || dimensions == 0 {
             return Err(MetricsError::Empty { what: "features of a bank, and dimensions" });
@@ -60,12 +60,12 @@ impl KnnBank {
         Ok(Self { features: normalised(features, dimensions)?, dimensions, labels: labels.to_vec(), classes })
     }
 
-    /// Classifies queries, features `[n, dimensions]` row by row, by their `k` nearest neighbours, of which there
-    /// are at most as many as the bank holds; of equally near ones the earlier count. One answer per query.
+    /// Classifies queries, features `[n, dimensions]` row by row, by their `k` nearest neighbours, of which
+    /// there are at most as many as the bank holds; of equally near ones the earlier count. One answer per
+    /// query.
     ///
-    /// # Errors
-    /// [`MetricsError::Length`] for queries that are no whole rows, [`MetricsError::NotFinite`] for a number that
-    /// is NaN or infinite, [`MetricsError::NotPositive`] for a temperature that is not above 0,
+    /// # Errors [`MetricsError::Length`] for queries that are no whole rows, [`MetricsError::NotFinite`] for
+    /// a number that is NaN or infinite, [`MetricsError::NotPositive`] for a temperature that is not above 0,
     /// [`MetricsError::Empty`] for `k` of 0.
     pub fn classify(
         &self,

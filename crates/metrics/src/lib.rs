@@ -1,8 +1,9 @@
 //! Measures of segmentation, detection, continual learning and features.
 //!
-//! Nothing here learns, opens files or prints: plain numbers, masks and boxes in, figures out. Every figure is a
-//! fraction from 0 to 1 unless it says otherwise, and `None` where there is nothing to measure, so that a report
-//! can tell "bad" from "no such thing". Definitions that papers share only by name have names of their own.
+//! Nothing here learns, opens files or prints: plain numbers, masks and boxes in, figures out. Every figure
+//! is a fraction from 0 to 1 unless it says otherwise, and `None` where there is nothing to measure, so that
+//! a report can tell "bad" from "no such thing". Definitions that papers share only by name have names of
+//! their own.
 //!
 //! | module | what it measures |
 //! | --- | --- |
@@ -30,6 +31,7 @@
 
 pub mod clicks;
 pub mod coco_ap;
+mod coco_match;
 pub mod continual;
 pub mod detection;
 mod error;

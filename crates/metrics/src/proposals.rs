@@ -13,9 +13,9 @@ use crate::error::finite;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Matching {
-    /// A proposal serves one object: again and again the object with the highest IoU left takes its proposal and
-    /// both are done with. The evaluation of the WeakSAM repository (and of mmdetection), which takes all objects,
-    /// difficult ones too, and boxes through [`inclusive_box`](crate::inclusive_box).
+    /// A proposal serves one object: again and again the object with the highest IoU left takes its proposal
+    /// and both are done with. The evaluation of the WeakSAM repository (and of mmdetection), which takes all
+    /// objects, difficult ones too, and boxes through [`inclusive_box`](crate::inclusive_box).
     OneToOne,
     /// Each object takes its best proposal, whoever else does. At least as high; differs in crowded images.
     Best,
@@ -26,9 +26,8 @@ pub enum Matching {
 ///
 /// Each image is its objects and its proposals, best first; of these the first `limit` are looked at.
 ///
-/// # Errors
-/// [`MetricsError::NotFinite`] for boxes or thresholds that are NaN or infinite, [`MetricsError::Mask`] when masks
-/// of one image differ in size.
+/// # Errors [`MetricsError::NotFinite`] for boxes or thresholds that are NaN or infinite,
+/// [`MetricsError::Mask`] when masks of one image differ in size.
 pub fn proposal_recall<R: Region>(
     images: &[(&[R], &[R])],
     limit: usize,

@@ -62,16 +62,16 @@ impl TryFrom<Parts> for ConfusionMatrix {
 #[serde(rename_all = "snake_case")]
 pub enum ClassMean {
     /// The classes with a pixel in the ground truth or the prediction. The benchmarks' way: mmsegmentation's
-    /// `IoUMetric` (its 0/0 is NaN and left out), and with it the papers evaluated there on Cityscapes, ADE20K
-    /// and CamVid.
+    /// `IoUMetric` (its 0/0 is NaN and left out), and with it the papers evaluated there on Cityscapes,
+    /// ADE20K and CamVid.
     #[default]
     Present,
     /// All classes, an absent one counting 0. Stricter, and the same divisor for every picture set.
     All,
     /// All classes, by the formula of GSAM's repository:
-    /// `(hit + 1e-7) / (truth + predicted - (hit + 1e-7))`, which gives -1 for an absent class and so drags the
-    /// mean down. For comparison with its published figures; differs from [`Present`](Self::Present) by about
-    /// 1e-7 when no class is absent. Only [`ConfusionMatrix::mean_iou`] knows it: elsewhere it acts as
+    /// `(hit + 1e-7) / (truth + predicted - (hit + 1e-7))`, which gives -1 for an absent class and so drags
+    /// the mean down. For comparison with its published figures; differs from [`Present`](Self::Present) by
+    /// about 1e-7 when no class is absent. Only [`ConfusionMatrix::mean_iou`] knows it: elsewhere it acts as
     /// [`All`](Self::All).
     GsamRepository,
 }
@@ -115,8 +115,8 @@ pub struct ClassReport {
 }
 
 impl ConfusionMatrix {
-    /// An empty matrix. Label `i` is the class of the `i`-th name; `ignore` is the label of pixels to leave out,
-    /// usually 255, and wins where a class has the same number.
+    /// An empty matrix. Label `i` is the class of the `i`-th name; `ignore` is the label of pixels to leave
+    /// out, usually 255, and wins where a class has the same number.
     ///
     /// # Errors
     /// [`MetricsError::Empty`] without classes.
@@ -134,9 +134,8 @@ impl ConfusionMatrix {
 
     /// Adds a label map, or any part of one: true and predicted label pixel by pixel, `u8`, `u16` or `u32`.
     ///
-    /// # Errors
-    /// [`MetricsError::Length`] when the two differ in length, [`MetricsError::Label`] for a label that no class
-    /// has (under an ignored pixel, any prediction will do). Nothing is added then.
+    /// # Errors [`MetricsError::Length`] when the two differ in length, [`MetricsError::Label`] for a label
+    /// that no class has (under an ignored pixel, any prediction will do). Nothing is added then.
     pub fn add<T, P>(&mut self, truth: &[T], predicted: &[P]) -> Result<(), MetricsError>
     where
         T: Copy + Into<u32>,
@@ -241,7 +240,8 @@ impl ConfusionMatrix {
         self.mean_over(self.dice(), over)
     }
 
-    /// Mean accuracy over the classes in the ground truth (mmsegmentation's `mAcc`); `None` without any pixel.
+    /// Mean accuracy over the classes in the ground truth (mmsegmentation's `mAcc`); `None` without any
+    /// pixel.
     pub fn mean_accuracy(&self) -> Option<f64> {
         self.mean_over(self.accuracy(), ClassMean::Present)
     }
@@ -328,7 +328,8 @@ mod tests {
 
     #[test]
     fn figures_by_hand() {
-        // a: 3 true, 2 hit, 3 predicted. b: 2 true, 1 hit, 2 predicted. c: 1 true, 0 hit, 1 predicted. d: absent.
+        // a: 3 true, 2 hit, 3 predicted. b: 2 true, 1 hit, 2 predicted. c: 1 true, 0 hit, 1 predicted. d:
+        // absent.
         let matrix = matrix(&[0, 0, 0, 1, 1, 2, 255], &[0, 0, 1, 1, 2, 0, 3]);
         assert_eq!(matrix.iou(), [Some(2.0 / 4.0), Some(1.0 / 3.0), Some(0.0), None]);
         assert_eq!(matrix.dice(), [Some(4.0 / 6.0), Some(2.0 / 4.0), Some(0.0), None]);

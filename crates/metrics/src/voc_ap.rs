@@ -1,8 +1,8 @@
 //! PASCAL VOC's average precision, by 11 points and by all points, and CorLoc.
 //!
 //! Regions are boxes or masks ([`Region`]). VOC's boxes include their last pixel: hand them over through
-//! [`inclusive_box`](crate::inclusive_box). Equal scores keep the order they came in (detectron2's own sort is
-//! not stable, so its figures may differ where scores tie).
+//! [`inclusive_box`](crate::inclusive_box). Equal scores keep the order they came in (detectron2's own sort
+//! is not stable, so its figures may differ where scores tie).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,8 +41,8 @@ pub enum Interpolation {
 pub struct VocParams {
     /// IoU from which a detection counts as right.
     pub iou_threshold: f64,
-    /// Whether the IoU must lie above the threshold (the VOC devkit, detectron2) or may equal it (chainercv, and
-    /// with it MIST and the usual evaluation of instance masks).
+    /// Whether the IoU must lie above the threshold (the VOC devkit, detectron2) or may equal it (chainercv,
+    /// and with it MIST and the usual evaluation of instance masks).
     pub strictly_above: bool,
     /// How the curve becomes a number.
     pub interpolation: Interpolation,
@@ -78,12 +78,11 @@ pub struct ByCategory {
 ///
 /// Detections of a category over all images are taken best first. Each looks at the object of its image and
 /// category that it overlaps most (the first of equals), and at no other: too little overlap, or an object
-/// already found, makes it wrong; a difficult object leaves it uncounted. Detections of categories that `objects`
-/// does not name are left out.
+/// already found, makes it wrong; a difficult object leaves it uncounted. Detections of categories that
+/// `objects` does not name are left out.
 ///
-/// # Errors
-/// [`MetricsError::NotFinite`] for scores or boxes that are NaN (boxes: or infinite), [`MetricsError::Mask`] when
-/// masks of one image differ in size.
+/// # Errors [`MetricsError::NotFinite`] for scores or boxes that are NaN (boxes: or infinite),
+/// [`MetricsError::Mask`] when masks of one image differ in size.
 pub fn voc_average_precision<R: Region>(
     objects: &[VocObject<R>],
     detections: &[Detection<R>],
@@ -105,12 +104,12 @@ pub fn voc_average_precision<R: Region>(
     })
 }
 
-/// CorLoc of each category that `objects` names, and the mean: of the images with an object of the category that
-/// is not difficult, the share whose best-scored detection of it overlaps one of its objects there, difficult
-/// ones included. An image without a detection counts as missed; of equal scores the first counts.
+/// CorLoc of each category that `objects` names, and the mean: of the images with an object of the category
+/// that is not difficult, the share whose best-scored detection of it overlaps one of its objects there,
+/// difficult ones included. An image without a detection counts as missed; of equal scores the first counts.
 ///
-/// By detectron2's evaluator in the WeakSAM repository, IoU above 0.5 ([`VocParams::voc2007`]). The one of MIST
-/// counts every overlapping detection and so presumes one per image and category.
+/// By detectron2's evaluator in the WeakSAM repository, IoU above 0.5 ([`VocParams::voc2007`]). The one of
+/// MIST counts every overlapping detection and so presumes one per image and category.
 ///
 /// # Errors
 /// As for [`voc_average_precision`].
@@ -139,11 +138,11 @@ pub fn corloc<R: Region>(
     })
 }
 
-/// AP of a list of detections, best first, of which is known whether each is right, with `wanted` objects to be
-/// found; 0 to 1, `None` without any. Precision is `right / (right + wrong)`.
+/// AP of a list of detections, best first, of which is known whether each is right, with `wanted` objects to
+/// be found; 0 to 1, `None` without any. Precision is `right / (right + wrong)`.
 ///
-/// The recalls of the 11 points are `i * 0.1` in `f64`, as NumPy's `arange(0, 1.1, 0.1)` has them: a recall of
-/// exactly 3/10 is below the fourth.
+/// The recalls of the 11 points are `i * 0.1` in `f64`, as NumPy's `arange(0, 1.1, 0.1)` has them: a recall
+/// of exactly 3/10 is below the fourth.
 ///
 /// ```
 /// use kirie_metrics::{Interpolation, average_precision};
@@ -184,7 +183,8 @@ pub fn average_precision(right: &[bool], wanted: usize, interpolation: Interpola
 /// The objects of one category, by image.
 type Images<'a, R> = BTreeMap<u64, Vec<&'a VocObject<R>>>;
 
-/// Checks the numbers, then computes a figure from the objects and the detections, best first, of each category.
+/// Checks the numbers, then computes a figure from the objects and the detections, best first, of each
+/// category.
 fn by_category<R: Region>(
     objects: &[VocObject<R>],
     detections: &[Detection<R>],

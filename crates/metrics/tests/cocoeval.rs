@@ -1,6 +1,7 @@
 //! Agreement with pycocotools, on the cases and answers that `make_cocoeval_cases.py` stored in `data/`.
 //!
-//! Everything is compared bit for bit: the whole arrays of precision and recall by a hash, all means as numbers.
+//! Everything is compared bit for bit: the whole arrays of precision and recall by a hash, all means as
+//! numbers.
 
 use kirie_mask::Rle;
 use kirie_metrics::{CocoEvaluation, CocoParams, Detection, GroundTruth, Region, Selection};
@@ -38,8 +39,8 @@ fn hash(numbers: impl Iterator<Item = f64>) -> String {
     format!("{value:016x}")
 }
 
-/// pycocotools' arrays: precision by IoU, recall threshold, category, area range and number of detections; recall
-/// without the recall thresholds.
+/// pycocotools' arrays: precision by IoU, recall threshold, category, area range and number of detections;
+/// recall without the recall thresholds.
 fn array_hashes(evaluation: &CocoEvaluation, categories: &[u64]) -> String {
     let params = evaluation.params();
     let (mut precision, mut recall) = (Vec::new(), Vec::new());

@@ -212,7 +212,7 @@ COCO_RUN = (False, None, None)
 ALL_RUNS = [
     COCO_RUN,
     (True, None, None),
-    (False, [1, 3, 300], [0.25, 0.5, 0.7, 0.75]),
+    (False, [1, 3, 300], [0.25, 0.5, 0.7, 0.75, 1.0]),
     (True, [2, 5, 20], [0.5, 0.75, 0.9]),
 ]
 

@@ -100,16 +100,16 @@ fn recall_by_repetition(objects: &[Box4], proposals: &[Box4]) -> Option<Vec<f64>
     let (objects, proposals): (Vec<&Box4>, Vec<&Box4>) =
         (objects.iter().collect(), proposals.iter().collect());
     let columns = proposals.len();
-    let mut ious = Box4::ious(&objects, &proposals, &vec![false; columns]).unwrap();
+    let mut ious = Box4::ious(&objects, &proposals, &vec![false; columns]).expect("boxes have no frames");
     let mut overlaps = vec![-1.0; objects.len()];
     for overlap in &mut overlaps {
         // The last of `max_by` is the first, seen from the back.
         let best = ious.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1));
         let Some((at, &iou)) = best else { break };
         *overlap = iou;
-        for i in 0..ious.len() {
+        for (i, iou) in ious.iter_mut().enumerate() {
             if i / columns == at / columns || i % columns == at % columns {
-                ious[i] = -1.0;
+                *iou = -1.0;
             }
         }
     }
@@ -237,7 +237,8 @@ proptest! {
 
     #[test]
     fn the_order_in_the_file_matters_only_for_ties(truths in truths(), detections in detections()) {
-        // Distinct scores; truths that overlap a detection equally may be told apart by their order, so keep that.
+        // Distinct scores; truths that overlap a detection equally may be told apart by their order, so keep
+        // that.
         let distinct: Vec<_> = detections
             .iter()
             .enumerate()

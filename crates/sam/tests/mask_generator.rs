@@ -298,16 +298,18 @@ fn answers_that_are_no_numbers_are_errors() {
 
 #[test]
 fn stability_must_reach_its_threshold() {
-    // A line of pixels: `sure` above the upper threshold, 20 above the lower one.
-    let line = |sure: f64, top: f64| -> Guess {
+    // A line of pixels: the first `sure` above the upper threshold, the rest up to 20 between the two.
+    let line = |sure: f64, rest: f32, top: f64| -> Guess {
         let logit = move |x: f64, y: f64| match y {
             y if !(top..top + 1.0).contains(&y) || x >= 20.0 => -8.0,
             _ if x < sure => 8.0,
-            _ => 0.5,
+            _ => rest,
         };
         (0.9, Box::new(logit))
     };
-    let scene = Scene::new(WHOLE, move |_, _| [line(19.0, 0.0), line(18.0, 10.0), line(20.0, 20.0)]);
+    // The rest of the second line is no part of the mask.
+    let scene =
+        Scene::new(WHOLE, move |_, _| [line(19.0, 0.5, 0.0), line(18.0, -0.5, 10.0), line(20.0, 0.0, 20.0)]);
     let scores = |options: &MaskGeneratorOptions| -> Vec<(f64, u64)> {
         *scene.encoded.lock().unwrap() = 0;
         scene.generate(options).unwrap().iter().map(|m| (m.stability_score, m.area)).collect()
@@ -315,11 +317,11 @@ fn stability_must_reach_its_threshold() {
     let at = |stability_score_thresh| MaskGeneratorOptions { stability_score_thresh, ..grid(1) };
     assert_eq!(scores(&at(0.95)), [(0.95, 20), (1.0, 20)]);
     assert_eq!(scores(&at(0.95_f64.next_up())), [(1.0, 20)]);
-    assert_eq!(scores(&at(0.9)), [(0.95, 20), (0.9, 20), (1.0, 20)]);
-    assert_eq!(scores(&at(0.0)), [(0.95, 20), (0.9, 20), (1.0, 20)]);
+    assert_eq!(scores(&at(0.9)), [(0.95, 20), (0.9, 18), (1.0, 20)]);
+    assert_eq!(scores(&at(0.0)), [(0.95, 20), (0.9, 18), (1.0, 20)]);
     // With a smaller offset the lines are stable.
     let narrow = MaskGeneratorOptions { stability_score_offset: 0.25, ..at(1.0) };
-    assert_eq!(scores(&narrow), [(1.0, 20); 3]);
+    assert_eq!(scores(&narrow), [(1.0, 20), (1.0, 18), (1.0, 20)]);
 }
 
 #[test]

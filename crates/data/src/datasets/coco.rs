@@ -3,7 +3,7 @@
 //! Opening reads the file once and keeps, for every picture, where its annotations stand; reading a sample's labels
 //! reads those pieces again. So a set of any size costs a few bytes an annotation.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -15,11 +15,11 @@ use serde_json::value::RawValue;
 use super::files::{Entry, Root, file_name, read_text, split_name, stem, usual_split};
 use super::labels::{Instance, Labels, Segmentation};
 use super::parts::{Pair, choose, order};
-use super::problems::ProblemKind;
+use super::problems::{ProblemKind, Problems};
 use super::text::{line_at, offset_in, polygon, reason, run_lengths};
 use super::{Class, Dataset, OpenOptions, Opened, Sample, Source};
+use crate::DataError;
 use crate::decode::cannot_read;
-use crate::{DataError, Limits};
 
 /// Where the annotations of one picture stand.
 #[derive(Clone, Debug)]
@@ -97,7 +97,7 @@ struct Annotation<'a> {
 /// A yes or no, written as a number or a word.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(from = "Option<FlagForm>")]
-pub(super) struct Flag(pub(super) bool);
+struct Flag(bool);
 
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected 0, 1, false or true")]
@@ -162,11 +162,11 @@ pub(super) fn open(root: &Root, file: Option<&Path>, options: &OpenOptions) -> R
         sources.retain(|(split, _)| *split == wanted);
     }
     let mut opened = Opened::default();
-    let mut pairs = Vec::new();
+    let (mut pairs, mut classes) = (Vec::new(), BTreeMap::new());
     for (source, (split, path)) in sources.iter().enumerate() {
         let text = read_text(path, &options.limits)?;
         let reader = Reader { root, options, path, text: &text, split: split.as_deref(), source };
-        reader.read(&mut opened, &mut pairs)?;
+        reader.read(&mut classes, &mut pairs, &mut opened.problems)?;
     }
     let Some((_, first)) = sources.first() else {
         let reason = "expected a COCO annotation file (.json with images and annotations), found none";
@@ -186,7 +186,7 @@ pub(super) fn open(root: &Root, file: Option<&Path>, options: &OpenOptions) -> R
     };
     opened.samples = pairs.into_iter().map(sample).collect();
     opened.sources = sources.into_iter().map(|(_, path)| path).collect();
-    opened.classes.sort_by_key(|class| class.id);
+    opened.classes = classes.into_values().collect();
     Ok(opened)
 }
 
@@ -214,7 +214,12 @@ impl Reader<'_> {
         DataError::malformed(self.path, format!("{what} (line {line})"), reason)
     }
 
-    fn read(&self, opened: &mut Opened, pairs: &mut Vec<Pair<Labelled>>) -> Result<(), DataError> {
+    fn read(
+        &self,
+        classes: &mut BTreeMap<u32, Class>,
+        pairs: &mut Vec<Pair<Labelled>>,
+        problems: &mut Problems,
+    ) -> Result<(), DataError> {
         let whole: Whole = serde_json::from_str(self.text).map_err(|error| {
             let place = format!("line {}, column {}", error.line(), error.column());
             DataError::malformed(self.path, place, reason(&error))
@@ -222,7 +227,7 @@ impl Reader<'_> {
         let images = whole.images.ok_or_else(|| {
             DataError::not_a_dataset(self.path, "expected a list \"images\" in a COCO annotation file")
         })?;
-        self.categories(whole.categories.as_deref().unwrap_or_default(), &mut opened.classes)?;
+        self.categories(whole.categories.as_deref().unwrap_or_default(), classes)?;
 
         let images = images.into_iter().enumerate().map(|(i, raw)| self.picture(i, raw));
         let images = images.collect::<Result<Vec<_>, _>>()?;
@@ -235,7 +240,7 @@ impl Reader<'_> {
         let mut pieces: HashMap<Id, Vec<(u64, u32)>> = HashMap::with_capacity(images.len());
         pieces.extend(images.iter().map(|image| (image.id.clone(), Vec::new())));
         if pieces.len() < images.len() {
-            let mut seen = std::collections::HashSet::new();
+            let mut seen = HashSet::new();
             if let Some(twice) = images.iter().find(|image| !seen.insert(&image.id)) {
                 return Err(self.wrong(format!("image {}", twice.id), twice.raw, "its id occurs twice"));
             }
@@ -255,7 +260,7 @@ impl Reader<'_> {
                 Some(list) => {
                     list.push((shift + offset_in(self.text, raw) as u64, raw.get().len() as u32));
                 }
-                None => opened.problems.push(
+                None => problems.push(
                     ProblemKind::LabelsWithoutPicture,
                     format!("{}, {place}: image {image} is not in the list of images", self.path.display()),
                 ),
@@ -272,7 +277,7 @@ impl Reader<'_> {
     }
 
     /// Adds the file's categories to those of other files, which must agree.
-    fn categories(&self, raws: &[&RawValue], classes: &mut Vec<Class>) -> Result<(), DataError> {
+    fn categories(&self, raws: &[&RawValue], classes: &mut BTreeMap<u32, Class>) -> Result<(), DataError> {
         for (i, raw) in raws.iter().enumerate() {
             let place = format!("category {i} of the list");
             let category: Category =
@@ -280,13 +285,10 @@ impl Reader<'_> {
             let id = category.id.ok_or_else(|| self.wrong(&place, raw, "it has no id"))?;
             let name =
                 category.name.ok_or_else(|| self.wrong(format!("category {id}"), raw, "it has no name"))?;
-            match classes.iter().find(|class| class.id == id) {
-                None => classes.push(Class::new(id, name)),
-                Some(class) if class.name == name => {}
-                Some(class) => {
-                    let reason = format!("it is {name:?} here and {:?} before", class.name);
-                    return Err(self.wrong(format!("category {id}"), raw, reason));
-                }
+            let class = classes.entry(id).or_insert_with(|| Class::new(id, name.as_str()));
+            if class.name != name {
+                let reason = format!("it is {name:?} here and {:?} before", class.name);
+                return Err(self.wrong(format!("category {id}"), raw, reason));
             }
         }
         Ok(())
@@ -308,6 +310,11 @@ impl Reader<'_> {
             (Some(width), Some(height)) => Some((side(width)?, side(height)?)),
             _ => None,
         };
+        // It becomes part of file names when the set is converted.
+        let plain = |split: &String| !split.contains(['/', '\\', ':']) && !split.starts_with('.');
+        if picture.split.as_ref().is_some_and(|split| split.is_empty() || !plain(split)) {
+            return Err(wrong("split: expected a plain word such as train"));
+        }
         Ok(Listed { raw, id, file_name, size, split: picture.split })
     }
 
@@ -392,11 +399,9 @@ fn instance(
     offset: u64,
     piece: &[u8],
 ) -> Result<Instance, DataError> {
-    // The line is only counted when it is needed, for it takes reading the whole file.
     let place = |id: Option<&Id>| {
-        let line = read_text(path, &Limits { max_alloc: u64::MAX, ..dataset.limits })
-            .map_or(String::new(), |text| format!(" (line {})", line_at(&text, offset as usize)));
-        id.map_or(format!("an annotation{line}"), |id| format!("annotation {id}{line}"))
+        let at = line_or_byte(path, offset);
+        id.map_or(format!("an annotation ({at})"), |id| format!("annotation {id} ({at})"))
     };
     let annotation: Annotation = serde_json::from_slice(piece).map_err(|error| {
         let id = serde_json::from_slice::<Owner>(piece).ok().and_then(|owner| owner.id);
@@ -443,6 +448,19 @@ fn instance(
     instance.difficult = annotation.difficult.0;
     instance.score = annotation.score;
     Ok(instance)
+}
+
+/// The line at a byte offset of a file; the offset itself where counting lines up to it would take long.
+fn line_or_byte(path: &Path, offset: u64) -> String {
+    const SOON: u64 = 1 << 24;
+    let mut before = Vec::new();
+    let mut read = || File::open(path)?.take(offset).read_to_end(&mut before);
+    if offset <= SOON && read().is_ok() {
+        let line = before.split(|&b| b == b'\n').count();
+        format!("line {line}")
+    } else {
+        format!("byte {offset}")
+    }
 }
 
 /// Polygons, run lengths, or neither (nothing, null or an empty list).

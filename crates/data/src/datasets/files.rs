@@ -68,10 +68,11 @@ impl Root {
         // The lock is held by no code that can panic.
         let known = self.checked.lock().is_ok_and(|checked| checked.contains(&folder));
         let folder_inside = known || inside(&folder);
-        if !known && folder_inside {
-            if let Ok(mut checked) = self.checked.lock() {
-                checked.insert(folder);
-            }
+        if !known
+            && folder_inside
+            && let Ok(mut checked) = self.checked.lock()
+        {
+            checked.insert(folder);
         }
         if folder_inside && (!path.is_symlink() || inside(path)) {
             return Ok(());
@@ -171,8 +172,8 @@ pub(super) fn stem(path: &Path) -> String {
 pub(super) fn read_text(path: &Path, limits: &Limits) -> Result<String, DataError> {
     let bytes = read_bytes(path, &path.display().to_string(), limits)?;
     let mut text = String::from_utf8(bytes).map_err(|error| {
-        let line =
-            1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + good.split(|&b| b == b'\n').skip(1).count();
         DataError::malformed(path, format!("line {line}"), "expected UTF-8 text")
     })?;
     if text.starts_with('\u{feff}') {
@@ -189,8 +190,10 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 /// The usual name of a part of a dataset: `train`, `val`, `test` or `trainval`, whatever spelling it has
 /// (`training`, `valid`, `val2017`); nothing for other words.
 pub(super) fn usual_split(word: &str) -> Option<&'static str> {
-    let word = word.trim_end_matches(|c: char| c.is_ascii_digit()).to_lowercase();
-    match word.as_str() {
+    // A year may follow; other digits number folds, which are parts of their own.
+    let bare = word.trim_end_matches(|c: char| c.is_ascii_digit());
+    let word = if word.len() - bare.len() == 4 { bare } else { word };
+    match word.to_lowercase().as_str() {
         "train" | "training" => Some("train"),
         "val" | "valid" | "validation" | "dev" => Some("val"),
         "test" | "testing" => Some("test"),

@@ -166,7 +166,7 @@ fn chosen(
 }
 
 fn check_whole(path: &Path, length: u64, record: u64) -> Result<(), DataError> {
-    if length % record == 0 && length > 0 {
+    if length.is_multiple_of(record) && length > 0 {
         return Ok(());
     }
     let reason = format!("expected a multiple of {record} bytes, {record} a picture, found {length}");

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::labels::{ClassMap, Instance, Labels, Segmentation};
 use super::problems::{Problem, ProblemKind, Problems};
-use super::{Class, Dataset, Layout, Sample};
+use super::{Class, Dataset, Layout, Sample, check_frame};
 use crate::DataError;
 use crate::decode::{decode_image, read_bytes};
 
@@ -246,7 +246,7 @@ fn look(dataset: &Dataset, sample: &Sample) -> Found {
     }
     let labels = dataset.labels(sample).and_then(|labels| {
         if let Some(size) = found.size {
-            dataset.check_frame(sample, &labels, size)?;
+            check_frame(sample, &labels, size)?;
         }
         Ok(labels)
     });

@@ -27,7 +27,8 @@ struct Whole {
 struct Shape {
     label: Option<String>,
     points: Vec<[f64; 2]>,
-    shape_type: Option<String>,
+    #[serde(rename = "shape_type")]
+    kind: Option<String>,
     group_id: Option<i64>,
 }
 
@@ -79,7 +80,7 @@ pub(super) fn read(dataset: &Dataset, path: &Path) -> Result<Labels, DataError> 
 fn ring(shape: &Shape) -> Result<Option<Vec<Point>>, String> {
     let points: Vec<Point> = shape.points.iter().map(|&[x, y]| Point { x, y }).collect();
     let count = |wanted: &str| format!("expected {wanted}, found {} points", points.len());
-    match (shape.shape_type.as_deref().unwrap_or("polygon"), points.as_slice()) {
+    match (shape.kind.as_deref().unwrap_or("polygon"), points.as_slice()) {
         ("polygon", points) if points.len() >= 3 => Ok(Some(points.to_vec())),
         ("polygon", _) => Err(count("at least 3 points of a polygon")),
         ("rectangle", &[a, b]) => Ok(Some(vec![a, Point { x: b.x, y: a.y }, b, Point { x: a.x, y: b.y }])),

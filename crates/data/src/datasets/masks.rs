@@ -217,22 +217,21 @@ fn class_map(dataset: &Dataset, path: &Path, map: IndexMap) -> Result<ClassMap, 
     let mut meaning: Vec<Option<u16>> = vec![None; usize::from(u16::MAX) + 1];
     for (at, id) in ids.iter_mut().enumerate() {
         let known = &mut meaning[usize::from(*id)];
-        *id = match *known {
-            Some(known) => known,
-            None => {
-                let new = if dataset.ignore.contains(id) {
-                    ClassMap::IGNORE
-                } else if dataset.class((*id).into()).is_some() {
-                    *id
-                } else if *id == top {
-                    ClassMap::IGNORE
-                } else {
-                    let place = format!("pixel ({}, {})", at % width as usize, at / width as usize);
-                    return Err(dataset.unknown_class(path, place, *id));
-                };
-                *known = Some(new);
-                new
-            }
+        *id = if let Some(known) = *known {
+            known
+        } else {
+            let new = if dataset.ignore.contains(id) {
+                ClassMap::IGNORE
+            } else if dataset.class((*id).into()).is_some() {
+                *id
+            } else if *id == top {
+                ClassMap::IGNORE
+            } else {
+                let place = format!("pixel ({}, {})", at % width as usize, at / width as usize);
+                return Err(dataset.unknown_class(path, place, *id));
+            };
+            *known = Some(new);
+            new
         };
     }
     Ok(ClassMap { width, height, ids })

@@ -15,8 +15,21 @@
 //! | [`Layout::Cifar10`], [`Layout::Stl10`] | the sets' own binary files | their text files |
 //! | [`Layout::Pictures`] | none | none |
 //!
-//! A class list (`classes.txt`) holds lines of `id<TAB>name`, or names alone, which then count from 0. How parts
-//! (train, val, test) are found stands in the table of `parts.rs`: by folders or by lists.
+//! A class list (`classes.txt`) holds lines of `id<TAB>name`, or names alone, which then count from 0.
+//!
+//! Pictures and their label files may lie
+//!
+//! | | example |
+//! | --- | --- |
+//! | side by side | `images/a.jpg`, `masks/a.png` |
+//! | with parts below | `images/train/a.jpg`, `masks/train/a.png` |
+//! | parts first | `train/images/a.jpg`, `train/masks/a.png` |
+//! | paired names | `train/a.png`, `trainannot/a.png` |
+//! | in one folder | `a.jpg`, `a.xml`; `train/a.jpg`, `train/a.xml` |
+//!
+//! Where folders do not name the parts, lists do: `train.txt`, `val.txt`, `test.txt` in the set's
+//! folder or under `ImageSets/`, one name a line, with or without ending and folder. A list of any other name is
+//! opened by that name, so folds of a cross-validation are lists.
 //!
 //! Coordinates: whatever a file's convention, boxes become corners in pixels with (0, 0) the outer corner of the
 //! picture's first pixel. So Pascal VOC's first and last pixel, counted from 1, `xmin..xmax`, become `x0 = xmin - 1`,
@@ -374,26 +387,8 @@ impl Dataset {
     pub fn load(&self, sample: &Sample) -> Result<(Image, Labels), DataError> {
         let picture = self.picture(sample)?;
         let labels = self.labels(sample)?;
-        self.check_frame(sample, &labels, (picture.width(), picture.height()))?;
+        check_frame(sample, &labels, (picture.width(), picture.height()))?;
         Ok((picture, labels))
-    }
-
-    /// Labels must be of their picture's size.
-    fn check_frame(
-        &self,
-        sample: &Sample,
-        labels: &Labels,
-        (width, height): (u32, u32),
-    ) -> Result<(), DataError> {
-        match labels.frame() {
-            Some((expected_width, expected_height))
-                if (expected_width, expected_height) != (width, height) =>
-            {
-                let name = sample.image.display().to_string();
-                Err(DataError::PictureSize { name, expected_width, expected_height, width, height })
-            }
-            _ => Ok(()),
-        }
     }
 
     /// A class by its name.
@@ -408,5 +403,16 @@ impl Dataset {
             class: class.to_string(),
             known: classes::summary(&self.classes),
         }
+    }
+}
+
+/// Labels must be of their picture's size.
+fn check_frame(sample: &Sample, labels: &Labels, (width, height): (u32, u32)) -> Result<(), DataError> {
+    match labels.frame() {
+        Some((expected_width, expected_height)) if (expected_width, expected_height) != (width, height) => {
+            let name = sample.image.display().to_string();
+            Err(DataError::PictureSize { name, expected_width, expected_height, width, height })
+        }
+        _ => Ok(()),
     }
 }

@@ -1,15 +1,4 @@
-//! Pictures and their label files, found in the ways people lay out folders.
-//!
-//! | found | example |
-//! | --- | --- |
-//! | side by side | `images/a.jpg`, `masks/a.png` |
-//! | with parts below | `images/train/a.jpg`, `masks/train/a.png` |
-//! | parts first | `train/images/a.jpg`, `train/masks/a.png` |
-//! | paired names | `train/a.png`, `trainannot/a.png` |
-//! | in one folder | `a.jpg`, `a.xml`; `train/a.jpg`, `train/a.xml` |
-//!
-//! Where folders do not name the parts, lists do: `train.txt`, `val.txt`, `test.txt` beside them or under
-//! `ImageSets/`, one name a line, with or without ending and folder.
+//! Pictures and their label files, found in the ways people lay out folders; the table stands at [`super`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -180,7 +169,7 @@ fn by_picture(
             Some(id) => found.entry(id.to_owned()).or_default().push(label.path),
             // Among pictures lie other files, too.
             None if tell => {
-                problems.push(ProblemKind::LabelsWithoutPicture, label.path.display().to_string())
+                problems.push(ProblemKind::LabelsWithoutPicture, label.path.display().to_string());
             }
             None => {}
         }

@@ -7,7 +7,7 @@ use font8x8::UnicodeFonts;
 use rayon::prelude::*;
 
 use super::labels::{Instance, Labels};
-use super::{Dataset, Sample};
+use super::{Dataset, Sample, check_frame};
 use crate::write::{color, paint, paint_box};
 use crate::{DataError, Image, resize_bilinear};
 
@@ -113,8 +113,7 @@ fn cell(dataset: &Dataset, sample: &Sample, room: (u32, u32)) -> Cell {
     let Ok(mut picture) = dataset.picture(sample) else { return cell };
     let size = (picture.width(), picture.height());
     let labels = dataset.labels(sample);
-    if let Ok(labels) = labels.and_then(|labels| dataset.check_frame(sample, &labels, size).map(|()| labels))
-    {
+    if let Ok(labels) = labels.and_then(|labels| check_frame(sample, &labels, size).map(|()| labels)) {
         draw(dataset, &mut picture, &labels);
         cell.problem = false;
         match &labels {

@@ -3,6 +3,7 @@
 //! Only the key `names` at the outermost level is looked at, in the forms that are in use: a list or numbered names, on
 //! one line or several. That takes no YAML in full, and nothing here can be made to nest or expand.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Class;
@@ -24,12 +25,15 @@ pub(super) fn names(path: &Path, text: &str) -> Result<Option<Vec<Class>>, DataE
         // [a, b] or {0: a, 1: b}, maybe over several lines.
         let mut inner = value[1..].to_owned();
         let mut end = start;
-        while !without_quoted(&inner).contains(close) {
+        let mut closed = without_quoted(value).contains(close);
+        while !closed {
             let (number, line) = lines
                 .next()
                 .ok_or_else(|| wrong(start, format!("names: the list is not closed by {close:?}")))?;
+            let line = without_comment(line).trim();
+            closed = without_quoted(line).contains(close);
             inner.push(' ');
-            inner.push_str(without_comment(line).trim());
+            inner.push_str(line);
             end = number;
         }
         for item in items(&inner, close) {
@@ -64,16 +68,14 @@ pub(super) fn names(path: &Path, text: &str) -> Result<Option<Vec<Class>>, DataE
         return Err(wrong(start, format!("names: expected a list, found {value:?}")));
     }
 
-    let mut classes: Vec<Class> = Vec::new();
+    let mut classes = BTreeMap::new();
     for (index, (id, name)) in (0..).zip(names) {
         let id = id.unwrap_or(index);
-        if classes.iter().any(|class| class.id == id) {
+        if classes.insert(id, Class::new(id, name)).is_some() {
             return Err(wrong(start, format!("names: class {id} is named twice")));
         }
-        classes.push(Class::new(id, name));
     }
-    classes.sort_by_key(|class| class.id);
-    Ok(Some(classes))
+    Ok(Some(classes.into_values().collect()))
 }
 
 fn closing(value: &str) -> Option<char> {

@@ -26,18 +26,13 @@ pub(super) fn open(root: &Root, options: &OpenOptions) -> Result<Opened, DataErr
     let mut opened = Opened { found: "YOLO labels (text files)".to_owned(), ..Opened::default() };
     let split = options.split.as_deref();
     let pairs = pair(root, &parts, &WANTED, split, &options.limits, &mut opened.problems)?;
-    opened.classes = match classes(root, options)? {
-        Some(classes) => classes,
-        None => {
-            let files =
-                parts.iter().filter_map(|part| root.files(&part.labels, WANTED.extensions, true).ok());
-            let files: Vec<_> = files.flatten().collect();
-            let highest = files.par_iter().filter_map(|file| highest_class(&file.path, options)).max();
-            highest.map_or(Vec::new(), |last| {
-                (0..=last).map(|id| Class::new(id, format!("class {id}"))).collect()
-            })
-        }
-    };
+    opened.classes = classes(root, options)?.unwrap_or_else(|| {
+        let files = parts.iter().filter_map(|part| root.files(&part.labels, WANTED.extensions, true).ok());
+        let files: Vec<_> = files.flatten().collect();
+        let highest = files.par_iter().filter_map(|file| highest_class(&file.path, options)).max();
+        let all = highest.map_or(0..0, |highest| 0..highest + 1);
+        all.map(|id| Class::new(id, format!("class {id}"))).collect()
+    });
     let sample = |pair: Pair| Sample {
         id: pair.id,
         image: pair.picture,
@@ -126,7 +121,7 @@ fn shape(class: u32, numbers: &[f64], (width, height): (u32, u32)) -> Result<Ins
             let score = numbers.get(4).copied();
             Ok(Instance { score, ..Instance::new(Some(class), Segmentation::Box, bbox) })
         }
-        _ if numbers.len() >= 6 && numbers.len() % 2 == 0 => {
+        _ if numbers.len() >= 6 && numbers.len().is_multiple_of(2) => {
             let (pairs, _) = numbers.as_chunks::<2>();
             let ring = pairs.iter().map(|&[x, y]| Point { x: x * width, y: y * height }).collect();
             Ok(Instance::from_polygons(Some(class), vec![ring]))

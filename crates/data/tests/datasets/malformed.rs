@@ -71,6 +71,10 @@ fn coco_lists_are_checked() {
             "\"b\" here and \"a\" before",
         ),
         (r#"{"images": []}"#, "but no picture"),
+        (
+            r#"{"images": [{"id": 1, "file_name": "a.png", "split": "../../up"}]}"#,
+            "split: expected a plain word",
+        ),
     ] {
         let folder = Folder::new();
         folder.picture("a.png", 4, 3).text("set.json", text);

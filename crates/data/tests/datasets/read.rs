@@ -331,6 +331,20 @@ fn folders_as_classes_and_pictures_alone() {
 }
 
 #[test]
+fn folds_are_lists_of_any_name() {
+    let folder = Folder::new();
+    for name in ["a", "b", "c"] {
+        folder.picture(&format!("images/{name}.png"), 3, 3);
+    }
+    folder.text("train1.txt", "a\nb").text("val1.txt", "c").text("train2.txt", "b\nc");
+    let of = |split: &str| open(folder.path(), Some(split)).unwrap();
+    assert_eq!(ids(&of("train1")), ["a", "b"]);
+    assert_eq!(ids(&of("train2")), ["b", "c"]);
+    assert_eq!(ids(&of("val1")), ["c"]);
+    assert_eq!(ids(&folder.open()), ["a", "b", "c"]);
+}
+
+#[test]
 fn cifar10_and_stl10() {
     let folder = Folder::new();
     let mut batch = vec![3];

@@ -67,9 +67,9 @@ pub(super) fn write(job: &Job, tasks: &[Task]) -> Result<Converted, DataError> {
         // The writer can only fail as writing does; anything else is kept here.
         let failed = RefCell::new(None);
         let result = write_atomic(&path, |w| {
-            write_part(job, &part, w, &mut converted)?.or_else(|error| {
+            write_part(job, &part, w, &mut converted)?.map_err(|error| {
                 *failed.borrow_mut() = Some(error);
-                Err(io::Error::other("a picture could not be written"))
+                io::Error::other("a picture could not be written")
             })
         });
         if let Some(error) = failed.into_inner() {
@@ -79,6 +79,9 @@ pub(super) fn write(job: &Job, tasks: &[Task]) -> Result<Converted, DataError> {
     }
     Ok(converted)
 }
+
+/// The size of a picture, and its objects.
+type Read = ((u32, u32), Vec<Instance>);
 
 fn write_part(
     job: &Job,
@@ -90,7 +93,7 @@ fn write_part(
     let mut annotations = 0;
     write!(w, "{{\"info\":{{\"description\":\"written by kirie\"}},\n\"annotations\":[")?;
     for chunk in part.chunks(CHUNK) {
-        let read: Vec<Result<((u32, u32), Vec<Instance>), DataError>> = chunk
+        let read: Vec<Result<Read, DataError>> = chunk
             .par_iter()
             .map(|task| {
                 let read = job.labels(task).and_then(|(size, labels)| {
@@ -156,7 +159,7 @@ fn annotation<'a>(job: &Job, instance: &'a Instance, id: u64, image_id: u64) -> 
 }
 
 fn file_name(job: &Job, task: &Task) -> String {
-    let plain = || job.picture_name(task);
+    let plain = || task.picture_name();
     if job.options.pictures != Pictures::Leave {
         return plain();
     }

@@ -20,15 +20,15 @@ pub(super) fn write_classes(
         Labels::ClassMap(map) => (map.ids.clone(), map.present().len()),
         _ => {
             let objects = job.objects(labels);
-            let number = |(_, object): (usize, &Instance)| {
+            let number = |(index, object): (usize, &Instance)| {
                 if object.crowd {
                     return Ok(ClassMap::IGNORE);
                 }
                 let id = job.classes.id(object.class);
                 let fits = u16::try_from(id).ok().filter(|&id| id < ClassMap::IGNORE);
-                fits.ok_or_else(|| too_many(task, id as usize))
+                fits.ok_or_else(|| task.no_mask(index, format!("class {id} is too high for a label picture")))
             };
-            (paint(job, task, size, &objects, number)?, objects.len())
+            (paint(task, size, &objects, number)?, objects.len())
         }
     };
     write(job, task, size, &ids, highest < 255)?;
@@ -50,28 +50,21 @@ pub(super) fn write_instances(
     objects.sort_by(|a, b| a.crowd.cmp(&b.crowd).then(b.area.total_cmp(&a.area)));
     let count = objects.iter().filter(|object| !object.crowd).count();
     // The number before the highest stays free, or the highest would count as an object.
-    if count >= usize::from(u16::MAX) - 1 {
-        return Err(too_many(task, count));
+    let limit = usize::from(u16::MAX) - 2;
+    if count > limit {
+        let name = task.sample.image.display().to_string();
+        return Err(DataError::TooManyMasks { name, found: count, limit });
     }
     let number = |(index, object): (usize, &Instance)| {
         Ok(if object.crowd { ClassMap::IGNORE } else { index as u16 + 1 })
     };
-    let numbers = paint(job, task, size, &objects, number)?;
+    let numbers = paint(task, size, &objects, number)?;
     write(job, task, size, &numbers, count < 254)?;
     Ok(count)
 }
 
-fn too_many(task: &Task, found: usize) -> DataError {
-    DataError::TooManyMasks {
-        name: task.sample.image.display().to_string(),
-        found,
-        limit: usize::from(u16::MAX) - 2,
-    }
-}
-
 /// Paints every object with its number, crowd regions first and larger objects before smaller ones.
 fn paint(
-    job: &Job,
     task: &Task,
     (width, height): (u32, u32),
     objects: &[Instance],
@@ -79,9 +72,9 @@ fn paint(
 ) -> Result<Vec<u16>, DataError> {
     let mut masks: Vec<(bool, Rle, u16)> = Vec::with_capacity(objects.len());
     for (index, object) in objects.iter().enumerate() {
-        let mask = object.mask(width, height).map_err(|error| job.no_mask(task, index, error))?;
+        let mask = object.mask(width, height).map_err(|error| task.no_mask(index, error))?;
         let mask = mask.ok_or_else(|| {
-            job.no_mask(task, index, "only its box is known, and label pictures need its pixels")
+            task.no_mask(index, "only its box is known, and label pictures need its pixels")
         })?;
         masks.push((!object.crowd, mask, number((index, object))?));
     }

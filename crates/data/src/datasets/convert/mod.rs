@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::labels::{Instance, Labels, Segmentation};
-use super::{Class, Dataset, Layout, MaskMeaning, Sample};
+use super::{Class, Dataset, Layout, MaskMeaning, Sample, check_frame};
 use crate::decode::{cannot_read, read_bytes};
 use crate::write::{DEFAULT_TOLERANCE, PictureFormat, encode_picture};
 use crate::{DataError, create_parent, write_atomic};
@@ -23,7 +23,7 @@ use crate::{DataError, create_parent, write_atomic};
 #[non_exhaustive]
 pub enum Target {
     /// `images/`, `annotations/instances.json` (a file a part: `instances_train.json`). Polygons stay polygons, masks
-    /// become compressed run lengths; nothing is lost.
+    /// become compressed run lengths; only who drew an object is lost.
     Coco,
     /// `images/`, `labels/` (by part below them), `data.yaml`. An object becomes one polygon, with bridges of no width
     /// between its parts, or a box; crowd regions are left out.
@@ -88,7 +88,8 @@ pub struct Converted {
 /// all, from several threads.
 ///
 /// Pictures keep their name; folders in it become part of it, joined by `_`. Classes called background are left out
-/// where objects are written. Objects without a class are of a class `object`, after all others.
+/// where objects are written. Objects without a class are of a class `object`, after all others; regions to be ignored
+/// that have none are kept where there are no classes at all, and in masks.
 ///
 /// # Errors
 /// [`DataError::NotEmpty`], and those of [`write_atomic`].
@@ -115,7 +116,7 @@ pub fn convert(
         return coco::write(&job, &tasks);
     }
     let done: Vec<Result<usize, DataError>> = tasks.par_iter().map(|task| job.one(task)).collect();
-    let converted = job.gather(tasks.iter().zip(done))?;
+    let converted = gather(tasks.iter().zip(done))?;
     let written: HashSet<&str> = {
         let failed: HashSet<&str> = converted.failed.iter().map(|(name, _)| name.as_str()).collect();
         let all = tasks.iter().map(|task| task.name.as_str());
@@ -158,6 +159,21 @@ struct Task<'a> {
     sample: &'a Sample,
     /// Its name in the new set.
     name: &'a String,
+}
+
+impl Task<'_> {
+    /// The picture's file name in the new set.
+    fn picture_name(&self) -> String {
+        let ending = self.sample.image.extension().and_then(|e| e.to_str());
+        let ending = ending.filter(|_| self.sample.frame.is_none()).unwrap_or("png");
+        format!("{}.{ending}", self.name)
+    }
+
+    /// What an object's mask fails with, named after the sample's labels.
+    fn no_mask(&self, index: usize, reason: impl std::fmt::Display) -> DataError {
+        let file = self.sample.label_file().unwrap_or(&self.sample.image);
+        DataError::malformed(file, format!("object {index}"), reason)
+    }
 }
 
 struct Job<'a> {
@@ -255,7 +271,7 @@ impl Job<'_> {
     fn labels(&self, task: &Task) -> Result<((u32, u32), Labels), DataError> {
         let size = self.dataset.picture_size(task.sample)?;
         let labels = self.dataset.labels(task.sample)?;
-        self.dataset.check_frame(task.sample, &labels, size)?;
+        check_frame(task.sample, &labels, size)?;
         if matches!(labels, Labels::Tags(_)) {
             let reason = "its labels say which classes it shows, but not where";
             return Err(DataError::not_a_dataset(&task.sample.image, reason));
@@ -265,23 +281,19 @@ impl Job<'_> {
 
     /// The objects of labels; the classes' regions of a class mask, without background.
     fn objects(&self, labels: &Labels) -> Vec<Instance> {
-        match labels {
+        let mut objects = match labels {
             Labels::None | Labels::Tags(_) => Vec::new(),
             Labels::Instances { instances, .. } => instances.clone(),
-            Labels::ClassMap(map) => {
-                let mut regions = map.regions();
-                regions.retain(|region| {
-                    region.class.is_none_or(|id| self.dataset.class(id).is_some_and(|c| !c.is_background()))
-                });
-                regions
-            }
-        }
-    }
-
-    /// What an object's mask fails with, named after the sample's labels.
-    fn no_mask(&self, task: &Task, index: usize, reason: impl std::fmt::Display) -> DataError {
-        let file = task.sample.label_file().unwrap_or(&task.sample.image);
-        DataError::malformed(file, format!("object {index}"), reason)
+            Labels::ClassMap(map) => map.regions(),
+        };
+        let background = |id| self.dataset.class(id).is_some_and(Class::is_background);
+        let painted = matches!(self.options.target, Target::ClassMasks | Target::InstanceMasks);
+        objects.retain(|object| match object.class {
+            Some(id) => !background(id),
+            // Among classes there is none for what is to be ignored whatever its class.
+            None => painted || !object.crowd || self.classes.classes.is_empty(),
+        });
+        objects
     }
 
     /// The picture's folder in the new set.
@@ -298,18 +310,11 @@ impl Job<'_> {
         sample.split.as_ref().map_or(folder.clone(), |split| folder.join(split))
     }
 
-    /// The picture's file name in the new set.
-    fn picture_name(&self, task: &Task) -> String {
-        let ending = task.sample.image.extension().and_then(|e| e.to_str());
-        let ending = ending.filter(|_| task.sample.frame.is_none()).unwrap_or("png");
-        format!("{}.{ending}", task.name)
-    }
-
     fn picture(&self, task: &Task) -> Result<(), DataError> {
         if self.options.pictures == Pictures::Leave {
             return Ok(());
         }
-        let path = self.picture_folder(task.sample).join(self.picture_name(task));
+        let path = self.picture_folder(task.sample).join(task.picture_name());
         create_parent(&path)?;
         if task.sample.frame.is_some() {
             let bytes = encode_picture(&self.dataset.picture(task.sample)?, PictureFormat::Png)?;
@@ -324,26 +329,6 @@ impl Job<'_> {
         }
         let bytes = read_bytes(source, &source.display().to_string(), &self.dataset.limits)?;
         write_atomic(&path, |w| w.write_all(&bytes))
-    }
-
-    /// Sums up what became of the samples. An output that cannot be written ends the run; anything else costs one
-    /// picture.
-    fn gather<'t>(
-        &self,
-        results: impl Iterator<Item = (&'t Task<'t>, Result<usize, DataError>)>,
-    ) -> Result<Converted, DataError> {
-        let mut converted = Converted::default();
-        for (task, result) in results {
-            match result {
-                Ok(objects) => {
-                    converted.samples += 1;
-                    converted.objects += objects;
-                }
-                Err(error @ DataError::Write { .. }) => return Err(error),
-                Err(error) => converted.failed.push((task.name.clone(), error)),
-            }
-        }
-        Ok(converted)
     }
 
     /// Writes class lists and lists of parts.
@@ -383,6 +368,25 @@ impl Job<'_> {
             classes.iter().try_for_each(|(id, name)| writeln!(w, "{id}\t{name}"))
         })
     }
+}
+
+/// Sums up what became of the samples. An output that cannot be written ends the run; anything else costs one
+/// picture.
+fn gather<'t>(
+    results: impl Iterator<Item = (&'t Task<'t>, Result<usize, DataError>)>,
+) -> Result<Converted, DataError> {
+    let mut converted = Converted::default();
+    for (task, result) in results {
+        match result {
+            Ok(objects) => {
+                converted.samples += 1;
+                converted.objects += objects;
+            }
+            Err(error @ DataError::Write { .. }) => return Err(error),
+            Err(error) => converted.failed.push((task.name.clone(), error)),
+        }
+    }
+    Ok(converted)
 }
 
 /// The parts that occur, in the order in which they do.

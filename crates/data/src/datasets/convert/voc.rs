@@ -19,7 +19,7 @@ pub(super) fn write(
     let classes = job.classes.all();
     let mut text = String::from("<annotation>\n");
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "  <filename>{}</filename>", escaped(&job.picture_name(task)));
+    let _ = writeln!(text, "  <filename>{}</filename>", escaped(&task.picture_name()));
     let _ = writeln!(text, "  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>");
     for object in &objects {
         let id = job.classes.id(object.class);

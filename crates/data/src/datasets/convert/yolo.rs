@@ -22,7 +22,7 @@ pub(super) fn write(
     let mut count = 0;
     for (i, object) in job.objects(labels).iter().enumerate().filter(|(_, object)| !object.crowd) {
         let numbers = numbers(job, object, (width, height));
-        let numbers = numbers.map_err(|error| job.no_mask(task, i, error))?;
+        let numbers = numbers.map_err(|error| task.no_mask(i, error))?;
         if numbers.is_empty() {
             continue;
         }
