@@ -71,8 +71,8 @@ pub(crate) struct SegmentArgs {
     /// Which mask of the file to start from, from 0; needed if it holds another number than there are prompts
     #[arg(long, value_name = "N", help_heading = "Prompts", requires = "mask_input")]
     pub(crate) mask_index: Option<usize>,
-    /// Prompts in a file: a list of {"points": [[x,y,1],...], "box": [x0,y0,x1,y1]}, or an object with such a list
-    /// for each picture's name
+    /// Prompts in a file (- for standard input): a list of `{"points": [[x,y,1],...], "box": [x0,y0,x1,y1]}`, or an
+    /// object with such a list for each picture's name
     #[arg(long, value_name = "FILE.json", help_heading = "Prompts", conflicts_with_all = ["points", "boxes"])]
     pub(crate) prompts: Option<PathBuf>,
     /// No prompts: find everything
