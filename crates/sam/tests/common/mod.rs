@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
+pub(crate) mod scene;
+
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
