@@ -46,6 +46,8 @@ mod tests {
         assert_eq!(linspace(0.0, 1.0, 101)[35], 0.35000000000000003);
         assert_eq!(linspace(0.5, 0.95, 10)[5], 0.75);
         assert_eq!(linspace(0.5, 0.95, 10)[9], 0.95);
+        // Three steps lead a little past the end, which is exact all the same.
+        assert_eq!(linspace(0.1, 0.3, 4)[3], 0.3);
         assert_eq!(linspace(0.3, 0.9, 1), [0.3]);
         assert!(linspace(0.3, 0.9, 0).is_empty());
     }

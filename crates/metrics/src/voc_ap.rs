@@ -284,6 +284,18 @@ mod tests {
     }
 
     #[test]
+    fn of_objects_overlapped_equally_the_first_is_taken() {
+        // The detection lies half way between a difficult object and another.
+        let ap = |first_difficult: bool| {
+            let objects = [object(1, 0.0, first_difficult), object(1, 4.0, !first_difficult)];
+            let ap = voc_average_precision(&objects, &[detection(1, 2.0, 0.9)], &VocParams::voc2007());
+            ap.expect("numbers").mean
+        };
+        assert_eq!(ap(true), Some(0.0));
+        assert!(ap(false).is_some_and(|ap| ap > 0.99));
+    }
+
+    #[test]
     fn an_overlap_of_exactly_the_threshold() {
         let objects = [VocObject { region: [0.0, 0.0, 10.0, 10.0], ..object(1, 0.0, false) }];
         let detections = [Detection::new(1, 1, [0.0, 0.0, 10.0, 5.0], 1.0)];

@@ -218,7 +218,6 @@ proptest! {
             prop_assert!(figure == -1.0 || (0.0..=1.0).contains(&figure));
         }
         prop_assert!(figures.ar_1 <= figures.ar_10 && figures.ar_10 <= figures.ar_max);
-        prop_assert!(figures.ap75 <= figures.ap50 && figures.ap <= figures.ap50);
 
         let rescaled: Vec<_> =
             detections.iter().map(|d| Detection { score: d.score.exp() - 50.0, ..d.clone() }).collect();
