@@ -1,0 +1,35 @@
+//! Fast f32 kernels for training on the CPU: convolutions, matrix products, normalisations and activations, forward
+//! and backward, on plain contiguous slices (images as `[batch, channels, height, width]`).
+//!
+//! Everything runs on the threads of the current rayon pool. Work and sums are divided at places that depend only on
+//! the shapes and the number of threads, so a result is the same bit for bit however the threads are scheduled. AVX-512
+//! and AVX2 are found at run time; elsewhere the compiler vectorises the same loops for the target's baseline.
+
+//!
+//! To compare instruction sets, `KIRIE_KERNELS_ISA=avx2` or `=portable` in the environment holds the crate to less than the
+//! processor has.
+
+// What runs on an instruction set must be inlined into the one function that is compiled for it.
+#![allow(clippy::inline_always)]
+
+mod activation;
+mod conv;
+mod gemm;
+mod isa;
+mod micro;
+mod norm;
+#[cfg(test)]
+mod reference;
+mod scratch;
+mod shapes;
+#[cfg(test)]
+mod tests;
+mod vector;
+
+pub use activation::{activation, activation_gradient};
+pub use conv::{conv2d, conv2d_input_gradient, conv2d_weight_gradient};
+pub use gemm::{gemm, gemm_batched};
+pub use norm::{
+    batch_norm, batch_norm_gradient, layer_norm, layer_norm_2d, layer_norm_2d_gradient, layer_norm_gradient,
+};
+pub use shapes::{Activation, Conv2d, Gemm, Stats};
