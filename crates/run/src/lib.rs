@@ -1,0 +1,27 @@
+//! Everything about a training or evaluation *run* that is not tensors.
+//!
+//! - [`config`]: a TOML file with `--set key=value` on top, misspelt keys refused;
+//! - [`RunFolder`]: the files of a run, locked against a second process;
+//! - [`Checkpoints`]: saved so that a crash, a kill or a full disk never costs the last good one;
+//! - [`Stop`]: Ctrl-C and termination ask for a clean end;
+//! - [`Progress`]: a bar on a terminal, a line now and then elsewhere;
+//! - [`log`]: one JSON record a line, cut to the checkpoint on resume;
+//! - [`report`]: self-contained HTML pages with charts.
+
+mod checkpoint;
+pub mod config;
+mod error;
+mod folder;
+pub mod log;
+mod manifest;
+mod progress;
+pub mod report;
+mod stop;
+
+pub use checkpoint::{Checkpoint, Checkpoints, Part};
+pub use config::Config;
+pub use error::RunError;
+pub use folder::RunFolder;
+pub use log::{Log, Record};
+pub use progress::{Progress, ProgressMode};
+pub use stop::Stop;
