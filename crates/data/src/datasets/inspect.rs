@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::labels::{ClassMap, Instance, Labels, Segmentation};
 use super::problems::{Problem, ProblemKind, Problems};
-use super::{Class, Dataset, Layout, Sample, check_frame};
+use super::{Class, Dataset, Layout, MaskMeaning, Sample, check_frame};
 use crate::DataError;
 use crate::decode::{decode_image, read_bytes};
 
@@ -27,12 +27,16 @@ pub struct Inspection {
     pub layout: Layout,
     /// What it was taken for, in a sentence.
     pub found: String,
+    /// What the numbers of its label pictures mean, for [`Layout::Masks`].
+    pub mask_meaning: Option<MaskMeaning>,
     /// Pictures in all.
     pub samples: usize,
     /// Pictures by part, where there are parts.
     pub splits: Vec<SplitCount>,
     /// Pictures with labels, even such as say that there is nothing.
     pub labelled: usize,
+    /// Pictures that cannot be used, because reading them or their labels fails ([`ProblemKind::is_fatal`]).
+    pub unusable: usize,
     /// Sizes of the readable pictures; `None` when there is none.
     pub sizes: Option<SizeStats>,
     /// Every class and its share.
@@ -115,6 +119,8 @@ pub struct ObjectStats {
     pub medium: usize,
     /// Objects of 96² pixels and more.
     pub large: usize,
+    /// Areas of objects as shares of their picture's; `None` when there is no object in a readable picture.
+    pub share: Option<Spread>,
 }
 
 /// What one sample adds.
@@ -130,6 +136,7 @@ struct Found {
     /// Whether its labels know objects; then how many, and their areas.
     objects: Option<usize>,
     areas: Vec<f64>,
+    shares: Vec<f64>,
     crowd: usize,
     difficult: usize,
     problems: Vec<(ProblemKind, String)>,
@@ -138,7 +145,8 @@ struct Found {
 /// Reads every picture and every label of a dataset, on all cores, and counts.
 ///
 /// `progress` is told the number of samples done and of all, from several threads at once. What cannot be read is a
-/// [`Problem`], not an error; of every kind the first 20 are kept.
+/// [`Problem`], not an error; of every kind the first 20 are listed, or as many as
+/// [`OpenOptions::examples`](super::OpenOptions) says.
 pub fn inspect(dataset: &Dataset, progress: &(dyn Fn(usize, usize) + Sync)) -> Inspection {
     let (done, all) = (AtomicUsize::new(0), dataset.samples.len());
     let look = |sample| {
@@ -180,14 +188,16 @@ pub fn inspect(dataset: &Dataset, progress: &(dyn Fn(usize, usize) + Sync)) -> I
         name: dataset.name.clone(),
         layout: dataset.layout,
         found: dataset.found.clone(),
+        mask_meaning: dataset.mask_meaning,
         samples: all,
         splits,
         labelled: found.iter().filter(|found| found.labelled).count(),
+        unusable: found.iter().filter(|found| found.problems.iter().any(|(kind, _)| kind.is_fatal())).count(),
         sizes: sizes(&found),
         classes,
         ignored: (masked > 0).then(|| ignored as f64 / masked as f64),
         objects: objects(&found),
-        problems: problems.to_list(),
+        problems: problems.to_list(dataset.examples),
     }
 }
 
@@ -212,6 +222,7 @@ fn objects(found: &[Found]) -> Option<ObjectStats> {
         small: areas().filter(|&&area| area < SMALL).count(),
         medium: areas().filter(|&&area| (SMALL..MEDIUM).contains(&area)).count(),
         large: areas().filter(|&&area| area >= MEDIUM).count(),
+        share: Spread::of(found.iter().flat_map(|found| found.shares.iter().copied()).collect()),
     })
 }
 
@@ -355,4 +366,5 @@ fn count_object(
     found.difficult += usize::from(instance.difficult);
     found.objects = found.objects.map(|count| count + 1);
     found.areas.push(instance.area);
+    found.shares.extend(frame.map(|(width, height)| instance.area / (f64::from(width) * f64::from(height))));
 }

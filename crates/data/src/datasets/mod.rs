@@ -66,11 +66,11 @@ use std::str::FromStr;
 use serde::Serialize;
 
 pub use classes::Class;
-pub use convert::{ConvertOptions, Converted, Pictures, Target, convert};
+pub use convert::{ConvertOptions, Converted, Loss, LossKind, Pictures, Target, convert};
 pub use inspect::{ClassShare, Inspection, ObjectStats, SizeStats, SplitCount, Spread, inspect};
 pub use labels::{ClassMap, Instance, Labels, Segmentation};
 pub use masks::MaskMeaning;
-pub use preview::{PreviewOptions, preview};
+pub use preview::{ContactSheet, PreviewOptions, Shown, preview};
 pub use problems::{Problem, ProblemKind};
 
 use crate::{DataError, Image, Limits, read_image, read_size};
@@ -175,6 +175,8 @@ pub struct OpenOptions {
     pub allow_outside: bool,
     /// The largest pictures and files to read.
     pub limits: Limits,
+    /// Examples listed of each kind of problem, up to 10,000; 20 without it.
+    pub examples: Option<usize>,
 }
 
 /// A labelled set of pictures.
@@ -201,6 +203,8 @@ pub struct Dataset {
     sources: Vec<PathBuf>,
     problems: Problems,
     limits: Limits,
+    /// Examples listed of each kind of problem.
+    examples: usize,
 }
 
 /// One picture of a dataset.
@@ -321,6 +325,7 @@ pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Datase
         sources: opened.sources,
         problems: opened.problems,
         limits: options.limits,
+        examples: options.examples.unwrap_or(Problems::LISTED),
     })
 }
 
@@ -337,7 +342,7 @@ impl Dataset {
 
     /// What opening found to be wrong, but no reason to stop.
     pub fn problems(&self) -> Vec<Problem> {
-        self.problems.to_list()
+        self.problems.to_list(self.examples)
     }
 
     /// Reads a sample's labels. Every class in them is in [`Dataset::classes`].

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use ::image::{Rgb, RgbImage, imageops};
 use font8x8::UnicodeFonts;
+use kirie_mask::{BBox, Rle};
 use rayon::prelude::*;
 
 use super::labels::{Instance, Labels};
@@ -13,13 +14,16 @@ use crate::{DataError, Image, resize_bilinear};
 
 const PAPER: Rgb<u8> = Rgb([28, 28, 31]);
 const INK: Rgb<u8> = Rgb([232, 232, 232]);
+const WARNING: Rgb<u8> = Rgb([255, 128, 112]);
 const FAINT: Rgb<u8> = Rgb([90, 40, 40]);
 /// Pixels between cells.
 const GAP: u32 = 8;
-/// Height of a line of text, pixels: letters of 8, doubled, with space.
+/// Height of a line of text, pixels: a letter, with space.
 const LINE: u32 = 22;
-/// Width of a letter, pixels, at single size.
+/// Width of a letter, pixels, and half of its height.
 const LETTER: u32 = 8;
+/// Width of outlines, pixels.
+const OUTLINE: f64 = 1.5;
 /// Classes that the legend names at most.
 const LEGEND: usize = 60;
 
@@ -42,6 +46,24 @@ impl Default for PreviewOptions {
     }
 }
 
+/// What [`preview`] made.
+#[derive(Debug)]
+pub struct ContactSheet {
+    /// The sheet.
+    pub sheet: Image,
+    /// The pictures on it, row by row.
+    pub shown: Vec<Shown>,
+}
+
+/// A picture on a contact sheet.
+#[derive(Debug)]
+pub struct Shown {
+    /// Its place in [`Dataset::samples`].
+    pub index: usize,
+    /// Why the picture, or its labels, are missing.
+    pub problem: Option<DataError>,
+}
+
 /// Some pictures of a dataset, chosen at random, with their labels, names and a legend of classes.
 ///
 /// Objects and regions have the colour of their class, or each its own where there are no classes. What cannot be read
@@ -50,7 +72,7 @@ impl Default for PreviewOptions {
 /// # Errors
 /// [`DataError::ZeroSize`] when nothing is to be shown, [`DataError::TooLarge`] for a sheet beyond the dataset's
 /// [`Limits`](crate::Limits).
-pub fn preview(dataset: &Dataset, options: &PreviewOptions) -> Result<Image, DataError> {
+pub fn preview(dataset: &Dataset, options: &PreviewOptions) -> Result<ContactSheet, DataError> {
     let chosen = choose(dataset.samples.len(), options.count, options.seed);
     let columns = options.columns.clamp(1, chosen.len().max(1)) as u64;
     let rows = (chosen.len() as u64).div_ceil(columns);
@@ -74,18 +96,22 @@ pub fn preview(dataset: &Dataset, options: &PreviewOptions) -> Result<Image, Dat
     for (i, (cell, sample)) in (0..).zip(cells.iter().zip(samples)) {
         let (x, y) = (u64::from(GAP) + i % columns * step_x, u64::from(GAP) + i / columns * step_y);
         let (x, y) = (side(x), side(y));
+        let mut left = x;
         match &cell.picture {
             Some(picture) => {
-                let left = x + (cell_width - picture.width().min(cell_width)) / 2;
+                left = x + (cell_width - picture.width().min(cell_width)) / 2;
                 let top = y + (cell_height - picture.height().min(cell_height)) / 2;
                 imageops::replace(&mut sheet, picture.rgb(), left.into(), top.into());
             }
             None => fill(&mut sheet, [x, y, cell_width, cell_height], FAINT),
         }
-        caption(&mut sheet, x, y + cell_height + 3, cell_width, &cell.caption(dataset, sample));
+        let ink = if cell.problem.is_some() { WARNING } else { INK };
+        caption(&mut sheet, [x, left, y + cell_height + 3], cell_width, &cell.caption(dataset, sample), ink);
     }
     legend.draw(&mut sheet, grid_height);
-    Image::try_from(sheet)
+    let problems = cells.into_iter().map(|cell| cell.problem);
+    let shown = chosen.into_iter().zip(problems).map(|(index, problem)| Shown { index, problem }).collect();
+    Ok(ContactSheet { sheet: Image::try_from(sheet)?, shown })
 }
 
 /// A sample as it is shown.
@@ -95,38 +121,51 @@ struct Cell {
     /// Classes known without a place.
     tags: Vec<u32>,
     /// What is wrong with it.
-    problem: bool,
+    problem: Option<DataError>,
 }
 
 impl Cell {
     fn caption(&self, dataset: &Dataset, sample: &Sample) -> String {
         let mut text = sample.id.clone();
         for class in self.tags.iter().filter_map(|&tag| dataset.class(tag)) {
-            text = format!("{}: {text}", class.name);
+            // Where folders are the classes, names begin with them.
+            if !text.starts_with(&format!("{}/", class.name)) {
+                text = format!("{}: {text}", class.name);
+            }
         }
-        if self.problem { format!("! {text}") } else { text }
+        if self.problem.is_some() { format!("! {text}") } else { text }
     }
 }
 
 fn cell(dataset: &Dataset, sample: &Sample, room: (u32, u32)) -> Cell {
-    let mut cell = Cell { picture: None, classes: Vec::new(), tags: Vec::new(), problem: true };
-    let Ok(mut picture) = dataset.picture(sample) else { return cell };
+    let mut cell = Cell { picture: None, classes: Vec::new(), tags: Vec::new(), problem: None };
+    match filled(dataset, sample, room, &mut cell) {
+        Ok(()) => cell,
+        Err(problem) => Cell { problem: Some(problem), ..cell },
+    }
+}
+
+/// Fills a cell as far as it can be.
+fn filled(dataset: &Dataset, sample: &Sample, room: (u32, u32), cell: &mut Cell) -> Result<(), DataError> {
+    let picture = dataset.picture(sample)?;
     let size = (picture.width(), picture.height());
-    let labels = dataset.labels(sample);
-    if let Ok(labels) = labels.and_then(|labels| check_frame(sample, &labels, size).map(|()| labels)) {
-        draw(dataset, &mut picture, &labels);
-        cell.problem = false;
-        match &labels {
+    // Labels are drawn at the size they are seen in, or their lines would be too thin to see, or all there is to see.
+    let mut fitting = fitted(&picture, room)?;
+    let labels =
+        dataset.labels(sample).and_then(|labels| check_frame(sample, &labels, size).map(|()| labels));
+    if let Ok(labels) = &labels {
+        draw(dataset, &mut fitting, size, labels);
+        match labels {
             Labels::Tags(tags) => cell.tags.clone_from(tags),
             other => cell.classes = other.tags(),
         }
     }
-    cell.picture = fitted(&picture, room).ok();
-    cell
+    cell.picture = Some(fitting);
+    labels.map(drop)
 }
 
-/// Lays labels over their picture.
-fn draw(dataset: &Dataset, picture: &mut Image, labels: &Labels) {
+/// Lays labels of a picture of `size` over that picture as it is shown.
+fn draw(dataset: &Dataset, picture: &mut Image, size: (u32, u32), labels: &Labels) {
     let instances = match labels {
         Labels::None | Labels::Tags(_) => return,
         Labels::Instances { instances, .. } => {
@@ -148,17 +187,49 @@ fn draw(dataset: &Dataset, picture: &mut Image, labels: &Labels) {
         _ if instance.crowd => [128; 3],
         _ => color(index),
     };
-    let (width, height) = (picture.width(), picture.height());
+    let shown = (picture.width(), picture.height());
+    let scale_x = f64::from(shown.0) / f64::from(size.0);
+    let scale_y = f64::from(shown.1) / f64::from(size.1);
     let painted = instances.iter().enumerate().map(|(i, instance)| {
-        let mask = instance.mask(width, height).ok().flatten();
-        (mask, instance.bbox, of((i, instance)))
+        let mask = instance.mask(size.0, size.1).ok().flatten().map(|mask| scaled(&mask, shown));
+        let BBox { x0, y0, x1, y1 } = instance.bbox;
+        let bbox = BBox::new(x0 * scale_x, y0 * scale_y, x1 * scale_x, y1 * scale_y);
+        (mask, bbox, of((i, instance)))
     });
     let mut painted: Vec<_> = painted.collect();
-    painted.sort_by_key(|(mask, ..)| std::cmp::Reverse(mask.as_ref().map(kirie_mask::Rle::area)));
-    paint(picture, painted.iter().filter_map(|(mask, _, color)| Some((mask.as_ref()?, *color))));
+    painted.sort_by_key(|(mask, ..)| std::cmp::Reverse(mask.as_ref().map(Rle::area)));
+    paint(picture, painted.iter().filter_map(|(mask, _, color)| Some((mask.as_ref()?, *color))), OUTLINE);
     for (_, bbox, color) in painted.iter().filter(|(mask, ..)| mask.is_none()) {
-        paint_box(picture, bbox, *color);
+        paint_box(picture, bbox, *color, OUTLINE);
     }
+}
+
+/// The mask in a frame of another size. Made smaller it keeps its finest lines: they are what people look for.
+fn scaled(mask: &Rle, (width, height): (u32, u32)) -> Rle {
+    let (width, height) = (width as usize, height as usize);
+    let (old_width, old_height) = (mask.width(), mask.height());
+    if (width, height) == (old_width, old_height) {
+        return mask.clone();
+    }
+    if width >= old_width && height >= old_height {
+        let old = mask.to_mask();
+        let at = |x: usize, y: usize| {
+            old.get((2 * x + 1) * old_width / (2 * width), (2 * y + 1) * old_height / (2 * height))
+        };
+        return Rle::from_fn(width, height, at);
+    }
+    let mut pixels = vec![false; width * height];
+    let [left, top, part_width, part_height] = mask.bbox_xywh().map(|v| v as usize);
+    if let Ok(part) = mask.crop(left, top, part_width, part_height) {
+        let part = part.to_mask();
+        for y in 0..part.height() {
+            let row = (top + y) * height / old_height * width;
+            for (x, _) in part.row(y).iter().enumerate().filter(|(_, set)| **set) {
+                pixels[row + (left + x) * width / old_width] = true;
+            }
+        }
+    }
+    Rle::from_fn(width, height, |x, y| pixels[y * width + x])
 }
 
 /// The picture at the largest size that fits, aspect kept.
@@ -217,8 +288,7 @@ impl Legend {
             entries.push((format!("and {more} more"), PAPER));
         }
         let longest = entries.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0) as u32;
-        let column_width =
-            (longest.saturating_mul(2 * LETTER)).saturating_add(LINE + 2 * GAP).min(width.max(1));
+        let column_width = (longest.saturating_mul(LETTER)).saturating_add(LINE + 2 * GAP).min(width.max(1));
         Self { entries, columns: (width / column_width).max(1), column_width }
     }
 
@@ -231,23 +301,23 @@ impl Legend {
         for (i, (name, color)) in (0..).zip(&self.entries) {
             let (x, y) = (GAP + i % self.columns * self.column_width, top + i / self.columns * LINE);
             fill(sheet, [x, y, 16, 16], *color);
-            text(sheet, x + LINE, y, 2, name);
+            text(sheet, x + LINE, y, name, INK);
         }
     }
 }
 
-/// A name below a picture, in large letters where they fit; of one too long the end is kept, which tells more.
-fn caption(sheet: &mut RgbImage, x: u32, y: u32, width: u32, name: &str) {
-    let length = name.chars().count() as u32;
-    let scale = if length.saturating_mul(2 * LETTER) <= width { 2 } else { 1 };
-    let room = (width / (scale * LETTER)) as usize;
-    let start = (length as usize).saturating_sub(room);
-    let shown: String = name.chars().skip(start).collect();
-    text(sheet, x, y + if scale == 1 { LETTER / 2 } else { 0 }, scale, &shown);
+/// A name in the cell from `x`, `width` wide, under a picture from `left`; of one too long the end is kept, which tells
+/// more.
+fn caption(sheet: &mut RgbImage, [x, left, y]: [u32; 3], width: u32, name: &str, ink: Rgb<u8>) {
+    let room = (width / LETTER) as usize;
+    let length = name.chars().count();
+    let shown: String = name.chars().skip(length.saturating_sub(room)).collect();
+    let spare = width.saturating_sub(length.min(room) as u32 * LETTER);
+    text(sheet, left.min(x + spare), y, &shown, ink);
 }
 
-/// Text in letters of 8x8 pixels, times `scale`. Letters the font lacks become `?`.
-fn text(sheet: &mut RgbImage, x: u32, y: u32, scale: u32, text: &str) {
+/// Text in letters of 8x8 pixels, drawn twice as high. Letters the font lacks become `?`.
+fn text(sheet: &mut RgbImage, x: u32, y: u32, text: &str, ink: Rgb<u8>) {
     let find = |letter| font8x8::BASIC_FONTS.get(letter).or_else(|| font8x8::LATIN_FONTS.get(letter));
     // No more than the sheet can show.
     let room = sheet.width() / LETTER;
@@ -255,8 +325,7 @@ fn text(sheet: &mut RgbImage, x: u32, y: u32, scale: u32, text: &str) {
         let Some(rows) = find(letter).or_else(|| find('?')) else { continue };
         for (row, bits) in (0..).zip(rows) {
             for column in (0..LETTER).filter(|column| bits >> column & 1 == 1) {
-                let at = [x + (i * LETTER + column) * scale, y + row * scale, scale, scale];
-                fill(sheet, at, INK);
+                fill(sheet, [x + i * LETTER + column, y + 2 * row, 1, 2], ink);
             }
         }
     }
@@ -274,6 +343,17 @@ fn fill(sheet: &mut RgbImage, [x, y, width, height]: [u32; 4], color: Rgb<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scaled_masks_keep_fine_lines() {
+        let line = Rle::from_fn(100, 80, |x, y| y == 41 && (10..90).contains(&x));
+        let small = scaled(&line, (25, 20));
+        assert_eq!(small, Rle::from_fn(25, 20, |x, y| y == 10 && (2..23).contains(&x)));
+        let large = scaled(&small, (50, 40));
+        assert_eq!(large, Rle::from_fn(50, 40, |x, y| y / 2 == 10 && (4..46).contains(&x)));
+        assert_eq!(scaled(&Rle::from_fn(9, 9, |_, _| false), (3, 3)).area(), 0);
+        assert_eq!(scaled(&Rle::from_fn(100, 80, |_, _| true), (33, 27)).area(), 33 * 27);
+    }
 
     #[test]
     fn a_seed_chooses_the_same_and_no_sample_twice() {

@@ -57,6 +57,16 @@ impl ProblemKind {
     }
 }
 
+impl ProblemKind {
+    /// Whether a picture with such a problem can be used for nothing: reading it, or its labels, fails.
+    pub fn is_fatal(self) -> bool {
+        matches!(
+            self,
+            Self::UnreadablePicture | Self::UnreadableLabels | Self::UnknownClass | Self::SizeMismatch
+        )
+    }
+}
+
 impl From<&DataError> for ProblemKind {
     /// The kind that an error from reading labels belongs to.
     fn from(error: &DataError) -> Self {
@@ -79,25 +89,31 @@ pub struct Problem {
     pub examples: Vec<String>,
 }
 
-/// Problems as they are found; of each kind the first few are kept.
+/// Problems as they are found; of each kind the first are kept.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Problems(BTreeMap<ProblemKind, (usize, Vec<String>)>);
 
 impl Problems {
-    pub(super) const CAP: usize = 20;
+    /// Examples of each kind that a list holds unless the caller wants another number.
+    pub(super) const LISTED: usize = 20;
+    /// Examples of each kind that are kept: more than anybody reads, less than fills the memory.
+    pub(super) const KEPT: usize = 10_000;
 
     pub(super) fn push(&mut self, kind: ProblemKind, what: impl Into<String>) {
         let (total, examples) = self.0.entry(kind).or_default();
         *total += 1;
-        if examples.len() < Self::CAP {
+        if examples.len() < Self::KEPT {
             examples.push(what.into());
         }
     }
 
-    pub(super) fn to_list(&self) -> Vec<Problem> {
-        let entries = self.0.iter();
-        entries
-            .map(|(&kind, (total, examples))| Problem { kind, total: *total, examples: examples.clone() })
-            .collect()
+    /// The problems with up to `listed` examples of each kind.
+    pub(super) fn to_list(&self, listed: usize) -> Vec<Problem> {
+        let problem = |(&kind, (total, examples)): (&ProblemKind, &(usize, Vec<String>))| Problem {
+            kind,
+            total: *total,
+            examples: examples.iter().take(listed).cloned().collect(),
+        };
+        self.0.iter().map(problem).collect()
     }
 }

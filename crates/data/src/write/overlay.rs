@@ -42,8 +42,9 @@ pub fn overlay(image: &Image, masks: &ImageMasks, prompts: &Prompts) -> Result<I
         });
     }
     let mut result = image.clone();
-    paint(&mut result, largest_first(masks).into_iter().map(|(index, m)| (&m.segmentation, color(index))));
     let line = line_width(image);
+    let painted = largest_first(masks).into_iter().map(|(index, m)| (&m.segmentation, color(index)));
+    paint(&mut result, painted, line);
     let mut canvas = Canvas { picture: result.rgb_mut() };
     for b in &prompts.boxes {
         let ring = corners(b);
@@ -61,9 +62,9 @@ fn line_width(image: &Image) -> f64 {
     f64::from(image.width().max(image.height()) / 400).max(2.0)
 }
 
-/// Lays masks of the picture's size over it, one on top of the other, each tinted and outlined in its colour.
-pub(crate) fn paint<'a>(image: &mut Image, masks: impl Iterator<Item = (&'a Rle, [u8; 3])>) {
-    let line = line_width(image);
+/// Lays masks of the picture's size over it, one on top of the other, each tinted and outlined in its colour with a line
+/// `line` pixels wide.
+pub(crate) fn paint<'a>(image: &mut Image, masks: impl Iterator<Item = (&'a Rle, [u8; 3])>, line: f64) {
     let mut canvas = Canvas { picture: image.rgb_mut() };
     for (mask, color) in masks {
         let Some((left, top, part)) = cut_out(mask) else { continue };
@@ -78,9 +79,8 @@ pub(crate) fn paint<'a>(image: &mut Image, masks: impl Iterator<Item = (&'a Rle,
     }
 }
 
-/// Draws the edges of a box.
-pub(crate) fn paint_box(image: &mut Image, b: &BBox, color: [u8; 3]) {
-    let line = line_width(image);
+/// Draws the edges of a box, `line` pixels wide.
+pub(crate) fn paint_box(image: &mut Image, b: &BBox, color: [u8; 3], line: f64) {
     let mut canvas = Canvas { picture: image.rgb_mut() };
     let ring = corners(b);
     canvas.ring(&ring, line * 2.0, BLACK, SHADOW);

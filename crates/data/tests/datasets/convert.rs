@@ -1,11 +1,12 @@
 //! One layout to another and back.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kirie_data::DataError;
 use kirie_data::datasets::{
-    ConvertOptions, Dataset, Instance, Labels, Layout, MaskMeaning, OpenOptions, Pictures, Segmentation,
-    Target, convert, open, open_with,
+    ConvertOptions, Dataset, Instance, Labels, Layout, LossKind, MaskMeaning, OpenOptions, Pictures,
+    Segmentation, Target, convert, open, open_with,
 };
 use kirie_mask::{BBox, Rle};
 
@@ -226,4 +227,72 @@ fn small_pictures_become_files() {
     let out = Folder::new();
     let done = convert(&dataset, out.path(), &ConvertOptions::new(Target::Yolo), &|_, _| {}).unwrap();
     assert_eq!(done.failed.len(), 1);
+}
+
+fn lost(dataset: &Dataset, target: Target) -> Vec<(LossKind, usize)> {
+    let folder = Folder::new();
+    let done =
+        convert(dataset, folder.path().join("new/set"), &ConvertOptions::new(target), &|_, _| {}).unwrap();
+    done.lost.iter().map(|loss| (loss.kind, loss.total)).collect()
+}
+
+#[test]
+fn what_is_lost_is_counted() {
+    let (_kept, coco) = example();
+    assert_eq!(lost(&coco, Target::Coco), []);
+    assert_eq!(lost(&coco, Target::Voc), [(LossKind::Outlines, 3)]);
+    assert_eq!(lost(&coco, Target::Yolo), [(LossKind::OneOutline, 2)]);
+    assert_eq!(lost(&coco, Target::ClassMasks), [(LossKind::Objects, 3)]);
+    assert_eq!(lost(&coco, Target::InstanceMasks), [(LossKind::Classes, 3)]);
+
+    let folder = Folder::new();
+    folder.picture("a.png", 20, 10).picture("b.png", 20, 10).text(
+        "set.json",
+        r#"{"images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],
+            "annotations": [
+              {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9]], "score": 0.5},
+              {"id": 2, "image_id": 1, "category_id": 1, "segmentation": [[1, 0, 5, 0, 5, 4]], "difficult": true},
+              {"id": 3, "image_id": 1, "category_id": 1, "iscrowd": 1,
+               "segmentation": {"size": [10, 20], "counts": [190, 10]}}],
+            "categories": [{"id": 1, "name": "cat"}]}"#,
+    );
+    let coco = folder.open();
+    let usual = [(LossKind::Difficult, 1), (LossKind::Scores, 1)];
+    assert_eq!(
+        lost(&coco, Target::Voc),
+        [(LossKind::Outlines, 3), (LossKind::CrowdsAsDifficult, 1), (LossKind::Scores, 1)]
+    );
+    assert_eq!(lost(&coco, Target::Yolo), [[(LossKind::Crowds, 1)].as_slice(), &usual].concat());
+    assert_eq!(lost(&coco, Target::InstanceMasks), [[(LossKind::Overlaps, 1)].as_slice(), &usual].concat());
+
+    let people = Folder::new();
+    people.picture("images/a.png", 4, 1).picture("images/b.png", 4, 1);
+    people.mask("masks/one/a.png", 4, 1, |x, _| x as u8 + 1).mask("masks/two/a.png", 4, 1, |_, _| 1);
+    let people = people.open();
+    assert_eq!(lost(&people, Target::Coco), [(LossKind::WhoDrew, 5), (LossKind::Unlabelled, 1)]);
+    assert_eq!(lost(&people, Target::InstanceMasks), [(LossKind::OtherPeople, 1)]);
+}
+
+#[test]
+fn a_set_appears_whole_or_not_at_all() {
+    let (_kept, coco) = example();
+    let folder = Folder::new();
+    let out = folder.path().join("a/b");
+    let seen = || fs::read_dir(folder.path().join("a")).unwrap().map(|entry| entry.unwrap().file_name());
+    let only_hidden = AtomicBool::new(true);
+    let watch = |_, _| {
+        let hidden = seen().all(|name| name.to_string_lossy().starts_with(".kirie-"));
+        only_hidden.fetch_and(hidden, Ordering::Relaxed);
+    };
+    convert(&coco, &out, &ConvertOptions::new(Target::Yolo), &watch).unwrap();
+    assert!(only_hidden.into_inner());
+    assert_eq!(seen().collect::<Vec<_>>(), ["b"]);
+
+    // Nothing can be written: nothing is.
+    let boxes = Folder::new();
+    boxes.picture("a.png", 20, 10).text("a.txt", "0 .5 .5 .5 .5");
+    let out = folder.path().join("masks");
+    let done = convert(&boxes.open(), &out, &ConvertOptions::new(Target::ClassMasks), &|_, _| {}).unwrap();
+    assert_eq!((done.samples, done.failed.len()), (0, 1));
+    assert!(!out.exists());
 }

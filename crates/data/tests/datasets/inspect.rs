@@ -4,7 +4,9 @@ use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kirie_data::DataError;
-use kirie_data::datasets::{Inspection, PreviewOptions, ProblemKind, Spread, inspect, preview};
+use kirie_data::datasets::{
+    Inspection, OpenOptions, PreviewOptions, ProblemKind, Spread, inspect, open_with, preview,
+};
 
 use crate::folder::{Folder, voc_xml};
 
@@ -45,6 +47,8 @@ fn counts_of_objects() {
     assert_eq!((objects.total, objects.crowd), (4, 1));
     assert_eq!((objects.small, objects.medium, objects.large), (2, 1, 1));
     assert_eq!(objects.per_image, Spread { min: 0.0, median: 1.0, max: 3.0 });
+    let shares = [81.0 / 5000.0, 400.0 / 20_000.0, 9801.0 / 20_000.0];
+    assert_eq!(objects.share, Some(Spread { min: shares[0], median: shares[1], max: shares[2] }));
     let sizes = found.sizes.unwrap();
     assert_eq!(sizes.width, Spread { min: 50.0, median: 100.0, max: 200.0 });
     assert_eq!(sizes.aspect, Spread { min: 0.5, median: 1.0, max: 2.0 });
@@ -102,6 +106,7 @@ fn every_kind_of_problem() {
             (ProblemKind::SameName, 1),
         ]
     );
+    assert_eq!(found.unusable, 3);
     let example = |kind| &found.problems.iter().find(|p| p.kind == kind).unwrap().examples[0];
     assert!(example(ProblemKind::UnreadablePicture).contains("cut.png"));
     assert_eq!(example(ProblemKind::InTwoSplits), "train: good = test: tested");
@@ -114,7 +119,9 @@ fn every_kind_of_problem() {
     }
     let found = inspect(&voc.open(), &|_, _| {});
     assert_eq!(problems(&found), [(ProblemKind::UnknownClass, 30)]);
-    assert_eq!(found.problems[0].examples.len(), 20);
+    assert_eq!((found.problems[0].examples.len(), found.unusable), (20, 30));
+    let options = OpenOptions { examples: Some(25), ..OpenOptions::default() };
+    assert_eq!(inspect(&open_with(voc.path(), &options).unwrap(), &|_, _| {}).problems[0].examples.len(), 25);
 }
 
 #[test]
@@ -127,14 +134,17 @@ fn a_contact_sheet_has_its_size_and_shows_labels() {
     }
     let dataset = folder.open();
     let options = PreviewOptions { count: 4, columns: 3, seed: 1, cell: (80, 60) };
-    let sheet = preview(&dataset, &options).unwrap();
+    let sheet = preview(&dataset, &options).unwrap().sheet;
     // Two rows of cells with captions, and a line of legend.
     assert_eq!((sheet.width(), sheet.height()), (3 * 88 + 8, 2 * 90 + 8 + 22 + 8));
-    assert_eq!(preview(&dataset, &options).unwrap(), sheet);
-    assert_ne!(preview(&dataset, &PreviewOptions { seed: 2, ..options }).unwrap(), sheet);
+    assert_eq!(preview(&dataset, &options).unwrap().sheet, sheet);
+    assert_ne!(preview(&dataset, &PreviewOptions { seed: 2, ..options }).unwrap().sheet, sheet);
 
     fs::write(folder.path().join("images/0.png"), "no picture").unwrap();
-    assert!(preview(&dataset, &PreviewOptions { count: 5, ..options }).is_ok());
+    let with_gap = preview(&dataset, &PreviewOptions { count: 5, ..options }).unwrap();
+    let problems: Vec<_> =
+        with_gap.shown.iter().map(|shown| (shown.index, shown.problem.is_some())).collect();
+    assert_eq!(problems, [(0, true), (1, false), (2, false), (3, false), (4, false)]);
     for bad in [PreviewOptions { count: 0, ..options }, PreviewOptions { cell: (0, 5), ..options }] {
         assert!(matches!(preview(&dataset, &bad), Err(DataError::ZeroSize { .. })));
     }

@@ -56,7 +56,7 @@ fn every_set_opens() {
         if let Some(previews) = &previews {
             let sheet =
                 preview(&dataset, &PreviewOptions { count: 12, columns: 4, ..PreviewOptions::default() });
-            write_picture(previews.join(format!("{}.jpg", found.name)), &sheet.unwrap()).unwrap();
+            write_picture(previews.join(format!("{}.jpg", found.name)), &sheet.unwrap().sheet).unwrap();
         }
     }
     assert!(failed.is_empty(), "{failed:#?}");

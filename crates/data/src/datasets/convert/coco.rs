@@ -98,6 +98,7 @@ fn write_part(
             .map(|task| {
                 let read = job.labels(task).and_then(|(size, labels)| {
                     job.picture(task)?;
+                    job.losses.count(job, &labels);
                     Ok((size, job.objects(&labels)))
                 });
                 job.step();

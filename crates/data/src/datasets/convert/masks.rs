@@ -3,6 +3,7 @@
 use ::png::{BitDepth, ColorType};
 use kirie_mask::Rle;
 
+use super::lost::LossKind;
 use super::{Job, Task};
 use crate::datasets::labels::{ClassMap, Instance, Labels};
 use crate::write::encode_png;
@@ -28,7 +29,7 @@ pub(super) fn write_classes(
                 let fits = u16::try_from(id).ok().filter(|&id| id < ClassMap::IGNORE);
                 fits.ok_or_else(|| task.no_mask(index, format!("class {id} is too high for a label picture")))
             };
-            (paint(task, size, &objects, number)?, objects.len())
+            (paint(job, task, size, &objects, number)?, objects.len())
         }
     };
     write(job, task, size, &ids, highest < 255)?;
@@ -58,13 +59,14 @@ pub(super) fn write_instances(
     let number = |(index, object): (usize, &Instance)| {
         Ok(if object.crowd { ClassMap::IGNORE } else { index as u16 + 1 })
     };
-    let numbers = paint(task, size, &objects, number)?;
+    let numbers = paint(job, task, size, &objects, number)?;
     write(job, task, size, &numbers, count < 254)?;
     Ok(count)
 }
 
 /// Paints every object with its number, crowd regions first and larger objects before smaller ones.
 fn paint(
+    job: &Job,
     task: &Task,
     (width, height): (u32, u32),
     objects: &[Instance],
@@ -80,16 +82,21 @@ fn paint(
     }
     masks.sort_by_key(|(later, mask, _)| (*later, std::cmp::Reverse(mask.area())));
     let mut pixels = vec![0; width as usize * height as usize];
+    let mut overlaps = 0;
     for (_, mask, number) in &masks {
         let [x, y, part_width, part_height] = mask.bbox_xywh().map(|v| v as usize);
         let Ok(part) = mask.crop(x, y, part_width, part_height) else { continue };
         let part = part.to_mask();
+        let mut covers = false;
         for (row, part_y) in pixels.chunks_exact_mut(width as usize).skip(y).zip(0..part.height()) {
             for (pixel, _) in row.iter_mut().skip(x).zip(part.row(part_y)).filter(|(_, set)| **set) {
+                covers |= *pixel != 0 && *pixel != ClassMap::IGNORE;
                 *pixel = *number;
             }
         }
+        overlaps += usize::from(covers);
     }
+    job.losses.add(LossKind::Overlaps, overlaps);
     Ok(pixels)
 }
 

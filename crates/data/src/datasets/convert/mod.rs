@@ -1,7 +1,9 @@
 //! A dataset written in another layout.
 
 mod coco;
+mod lost;
 mod masks;
+mod place;
 mod voc;
 mod yolo;
 
@@ -14,9 +16,12 @@ use rayon::prelude::*;
 
 use super::labels::{Instance, Labels, Segmentation};
 use super::{Class, Dataset, Layout, MaskMeaning, Sample, check_frame};
-use crate::decode::{cannot_read, read_bytes};
+use crate::decode::read_bytes;
 use crate::write::{DEFAULT_TOLERANCE, PictureFormat, encode_picture};
 use crate::{DataError, create_parent, write_atomic};
+use lost::Losses;
+pub use lost::{Loss, LossKind};
+use place::Place;
 
 /// What to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,12 +84,16 @@ pub struct Converted {
     pub objects: usize,
     /// Pictures that were left out, and why.
     pub failed: Vec<(String, DataError)>,
+    /// What the new layout cannot hold, of the pictures that were written.
+    pub lost: Vec<Loss>,
 }
 
 /// Writes a dataset in another layout into a new or empty folder.
 ///
-/// Every file is written whole or not at all, lists and class lists last. A picture whose labels cannot be read or
-/// written that way is left out and named in [`Converted::failed`]. `progress` is told the number of samples done and of
+/// The set appears under its name when all of it is written; before that, and after an error, there is nothing but, in a
+/// killed process, a hidden folder `.kirie-*.tmp`. A picture whose labels cannot be read or
+/// written that way is left out and named in [`Converted::failed`]; where this happens to all of them, nothing is written
+/// at all. `progress` is told the number of samples done and of
 /// all, from several threads.
 ///
 /// Pictures keep their name; folders in it become part of it, joined by `_`. Classes called background are left out
@@ -99,43 +108,37 @@ pub fn convert(
     options: &ConvertOptions,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Converted, DataError> {
-    let folder = folder.as_ref();
-    claim(folder)?;
+    let place = Place::new(folder.as_ref())?;
     let job = Job {
         dataset,
-        folder,
+        folder: place.work(),
         options,
         classes: Numbering::new(dataset, options.target),
         progress,
         done: AtomicUsize::new(0),
+        losses: Losses::default(),
     };
     let names = names(dataset);
     let tasks: Vec<Task> =
         dataset.samples.iter().zip(&names).map(|(sample, name)| Task { sample, name }).collect();
-    if options.target == Target::Coco {
-        return coco::write(&job, &tasks);
+    let mut converted = if options.target == Target::Coco {
+        coco::write(&job, &tasks)?
+    } else {
+        let done: Vec<Result<usize, DataError>> = tasks.par_iter().map(|task| job.one(task)).collect();
+        gather(tasks.iter().zip(done))?
+    };
+    if converted.samples == 0 {
+        return Ok(converted);
     }
-    let done: Vec<Result<usize, DataError>> = tasks.par_iter().map(|task| job.one(task)).collect();
-    let converted = gather(tasks.iter().zip(done))?;
     let written: HashSet<&str> = {
         let failed: HashSet<&str> = converted.failed.iter().map(|(name, _)| name.as_str()).collect();
         let all = tasks.iter().map(|task| task.name.as_str());
         all.filter(|name| !failed.contains(name)).collect()
     };
     job.lists(&tasks, &written)?;
+    converted.lost = job.losses.to_list();
+    place.finish()?;
     Ok(converted)
-}
-
-/// Creates the folder, or makes sure that it is empty.
-fn claim(folder: &Path) -> Result<(), DataError> {
-    let failed = |source| DataError::Write { name: folder.display().to_string(), source };
-    fs::create_dir_all(folder).map_err(failed)?;
-    let mut entries =
-        fs::read_dir(folder).map_err(|source| cannot_read(&folder.display().to_string(), source))?;
-    match entries.next() {
-        None => Ok(()),
-        Some(_) => Err(DataError::NotEmpty { name: folder.display().to_string() }),
-    }
 }
 
 /// A name for every sample, once each, that is a plain file name.
@@ -183,6 +186,7 @@ struct Job<'a> {
     classes: Numbering,
     progress: &'a (dyn Fn(usize, usize) + Sync),
     done: AtomicUsize,
+    losses: Losses,
 }
 
 /// The classes of the new set and the numbers they have there.
@@ -257,6 +261,7 @@ impl Job<'_> {
                 Target::InstanceMasks => masks::write_instances(self, task, size, &labels),
             }?;
             self.picture(task)?;
+            self.losses.count(self, &labels);
             Ok(written)
         });
         self.step();
@@ -281,11 +286,7 @@ impl Job<'_> {
 
     /// The objects of labels; the classes' regions of a class mask, without background.
     fn objects(&self, labels: &Labels) -> Vec<Instance> {
-        let mut objects = match labels {
-            Labels::None | Labels::Tags(_) => Vec::new(),
-            Labels::Instances { instances, .. } => instances.clone(),
-            Labels::ClassMap(map) => map.regions(),
-        };
+        let mut objects = Self::all_objects(labels);
         let background = |id| self.dataset.class(id).is_some_and(Class::is_background);
         let painted = matches!(self.options.target, Target::ClassMasks | Target::InstanceMasks);
         objects.retain(|object| match object.class {
@@ -294,6 +295,14 @@ impl Job<'_> {
             None => painted || !object.crowd || self.classes.classes.is_empty(),
         });
         objects
+    }
+
+    fn all_objects(labels: &Labels) -> Vec<Instance> {
+        match labels {
+            Labels::None | Labels::Tags(_) => Vec::new(),
+            Labels::Instances { instances, .. } => instances.clone(),
+            Labels::ClassMap(map) => map.regions(),
+        }
     }
 
     /// The picture's folder in the new set.
