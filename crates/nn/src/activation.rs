@@ -2,6 +2,8 @@
 
 use burn::tensor::{Tensor, activation};
 
+use crate::fast;
+
 /// An element-wise activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
@@ -18,6 +20,12 @@ pub enum Activation {
 impl Activation {
     /// Applies the activation; the shape stays as it is.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        if self != Self::Identity
+            && x.device().is_autodiff()
+            && let Some(y) = fast::activation(self, &x)
+        {
+            return y;
+        }
         match self {
             Self::Identity => x,
             Self::Relu => activation::relu(x),

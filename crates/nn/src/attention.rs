@@ -4,6 +4,8 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, module::attention, ops::AttentionModuleOptions};
 
+use crate::linear;
+
 /// Configuration of [`Attention`].
 #[derive(Clone, Debug)]
 pub struct AttentionConfig {
@@ -53,7 +55,7 @@ impl Attention {
         let batch = q.dims()[0].max(k.dims()[0]);
         let split = |projection: &Linear, x: Tensor<3>| {
             let [own, tokens, _] = x.dims();
-            let x = projection.forward(x);
+            let x = linear(projection, x);
             let head_dim = x.dims()[2] / self.heads;
             let x = x.reshape([own, tokens, self.heads, head_dim]).swap_dims(1, 2);
             if own == batch { x } else { x.expand([batch, self.heads, tokens, head_dim]) }
@@ -62,6 +64,6 @@ impl Attention {
         let (q, k, v) = (split(&self.q_proj, q), split(&self.k_proj, k), split(&self.v_proj, v));
         let inner = self.heads * q.dims()[3];
         let out = attention(q, k, v, None, None, AttentionModuleOptions::default());
-        self.out_proj.forward(out.swap_dims(1, 2).reshape([batch, queries, inner]))
+        linear(&self.out_proj, out.swap_dims(1, 2).reshape([batch, queries, inner]))
     }
 }

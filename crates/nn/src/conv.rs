@@ -1,11 +1,11 @@
 //! Convolution, norm and activation as one block.
 
-use burn::module::Module;
-use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::module::{Module, Param};
+use burn::nn::conv::{Conv2d, Conv2dConfig, ConvTranspose2d};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
-use burn::tensor::{Device, Tensor, module::conv2d, ops::ConvOptions};
+use burn::tensor::{Device, Tensor, ops::ConvOptions};
 
-use crate::Activation;
+use crate::{Activation, fast};
 
 /// Configuration of [`ConvNorm`].
 #[derive(Clone, Debug)]
@@ -111,12 +111,61 @@ pub struct ConvNorm {
 impl ConvNorm {
     /// `[batch, in, height, width]` to `[batch, out, height / stride, width / stride]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = match &self.norm {
-            Some(norm) => conv_batch_norm(&self.conv, norm, x),
-            None => self.conv.forward(x),
-        };
-        self.activation.forward(x)
+        match &self.norm {
+            Some(norm) => conv_norm_activation(&self.conv, norm, self.activation, x),
+            None => self.activation.forward(conv2d(&self.conv, x)),
+        }
     }
+}
+
+/// Applies a convolution; while training on the processor by kirie's own kernels.
+pub fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
+    let padding = match conv.padding {
+        PaddingConfig2d::Valid => Some([0, 0]),
+        PaddingConfig2d::Explicit(top, left, bottom, right) if (top, left) == (bottom, right) => {
+            Some([top, left])
+        }
+        _ => None,
+    };
+    if x.device().is_autodiff()
+        && let Some(padding) = padding
+    {
+        let bias = conv.bias.as_ref().map(Param::val);
+        let options = ConvOptions::new(conv.stride, padding, conv.dilation, conv.groups);
+        if let Some(y) = fast::conv2d(&x, &conv.weight.val(), bias.as_ref(), &options) {
+            return y;
+        }
+    }
+    conv.forward(x)
+}
+
+/// Applies a transposed convolution; while training on the processor by kirie's own kernels, where its stride is its kernel.
+pub fn conv_transpose2d(conv: &ConvTranspose2d, x: Tensor<4>) -> Tensor<4> {
+    let side = conv.kernel_size[0];
+    let plain = conv.padding == [0, 0] && conv.padding_out == [0, 0] && conv.dilation == [1, 1];
+    if x.device().is_autodiff()
+        && plain
+        && conv.groups == 1
+        && [conv.kernel_size, conv.stride] == [[side; 2]; 2]
+    {
+        let bias = conv.bias.as_ref().map(Param::val);
+        if let Some(y) = fast::upsample(&x, &conv.weight.val(), bias.as_ref(), side) {
+            return y;
+        }
+    }
+    conv.forward(x)
+}
+
+fn conv_norm_activation(conv: &Conv2d, norm: &BatchNorm, activation: Activation, x: Tensor<4>) -> Tensor<4> {
+    // A frozen norm keeps to its running statistics: Burn's road.
+    if x.device().is_autodiff() && norm.gamma.is_require_grad() {
+        let x = conv2d(conv, x);
+        return match fast::batch_norm(norm, activation, &x) {
+            Some(y) => y,
+            None => activation.forward(norm.forward(x)),
+        };
+    }
+    activation.forward(conv_batch_norm(conv, norm, x))
 }
 
 /// A convolution followed by batch norm.
@@ -127,6 +176,9 @@ pub fn conv_batch_norm(conv: &Conv2d, norm: &BatchNorm, x: Tensor<4>) -> Tensor<
     let (PaddingConfig2d::Explicit(top, left, bottom, right), false) =
         (conv.padding.clone(), x.device().is_autodiff())
     else {
+        if x.device().is_autodiff() && norm.gamma.is_require_grad() {
+            return conv_norm_activation(conv, norm, Activation::Identity, x);
+        }
         return norm.forward(conv.forward(x));
     };
     if (top, left) != (bottom, right) {
@@ -139,7 +191,7 @@ pub fn conv_batch_norm(conv: &Conv2d, norm: &BatchNorm, x: Tensor<4>) -> Tensor<
     }
     let weight = conv.weight.val();
     let [out, ..] = weight.dims();
-    conv2d(
+    burn::tensor::module::conv2d(
         x,
         weight * scale.reshape([out, 1, 1, 1]),
         Some(shift),

@@ -13,6 +13,8 @@
 pub mod activation;
 pub mod attention;
 pub mod conv;
+mod fast;
+pub mod linear;
 pub mod linear_attention;
 pub mod mbconv;
 pub mod mlp;
@@ -21,8 +23,9 @@ pub mod resize;
 
 pub use activation::Activation;
 pub use attention::{Attention, AttentionConfig};
-pub use conv::{ConvNorm, ConvNormConfig};
+pub use conv::{ConvNorm, ConvNormConfig, conv_transpose2d, conv2d};
+pub use linear::linear;
 pub use linear_attention::{LiteMla, LiteMlaConfig};
 pub use mbconv::{FusedMbConv, FusedMbConvConfig, MbConv, MbConvConfig, ResBlock, ResBlockConfig};
 pub use mlp::{Mlp, MlpConfig, ReluMlp, ReluMlpConfig};
-pub use norm::{LayerNorm2d, LayerNorm2dConfig};
+pub use norm::{LayerNorm2d, LayerNorm2dConfig, layer_norm};

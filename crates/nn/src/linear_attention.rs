@@ -12,7 +12,7 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, FloatDType, Tensor, activation::relu};
 
-use crate::{ConvNorm, ConvNormConfig};
+use crate::{ConvNorm, ConvNormConfig, conv2d};
 
 /// Configuration of [`LiteMla`].
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ impl LiteMla {
         let [batch, _, height, width] = x.dims();
         let qkv = self.qkv.forward(x);
         let mut scales = vec![qkv.clone()];
-        scales.extend(self.aggreg.iter().map(|scale| scale.i1.forward(scale.i0.forward(qkv.clone()))));
+        scales.extend(self.aggreg.iter().map(|scale| conv2d(&scale.i1, conv2d(&scale.i0, qkv.clone()))));
         let qkv = if scales.len() == 1 { qkv } else { Tensor::cat(scales, 1) };
 
         let [_, channels, ..] = qkv.dims();

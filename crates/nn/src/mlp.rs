@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, activation::relu};
 
-use crate::Activation;
+use crate::{Activation, linear};
 
 /// Configuration of [`Mlp`].
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ pub struct Mlp {
 impl Mlp {
     /// `[..., dim]` to the same shape.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.lin2.forward(self.activation.forward(self.lin1.forward(x)))
+        linear(&self.lin2, self.activation.forward(linear(&self.lin1, x)))
     }
 }
 
@@ -87,7 +87,7 @@ impl ReluMlp {
             if i > 0 {
                 x = relu(x);
             }
-            x = layer.forward(x);
+            x = linear(layer, x);
         }
         x
     }

@@ -1,7 +1,10 @@
 //! Layer normalisation over the channels of a feature map.
 
 use burn::module::{Initializer, Module, Param};
-use burn::tensor::{Device, Tensor, module::layer_norm};
+use burn::nn::LayerNorm;
+use burn::tensor::{Device, Tensor};
+
+use crate::fast;
 
 /// Configuration of [`LayerNorm2d`].
 #[derive(Clone, Debug)]
@@ -43,11 +46,34 @@ pub struct LayerNorm2d {
 impl LayerNorm2d {
     /// `[batch, channels, height, width]` to the same shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        if x.device().is_autodiff()
+            && let Some(y) = fast::layer_norm_2d(&x, &self.weight.val(), &self.bias.val(), self.epsilon)
+        {
+            return y;
+        }
         self.forward_nhwc(x.permute([0, 2, 3, 1])).permute([0, 3, 1, 2])
     }
 
     /// The same on `[batch, height, width, channels]`, for callers that hold that layout already.
     pub fn forward_nhwc(&self, x: Tensor<4>) -> Tensor<4> {
-        layer_norm(x, self.weight.val(), Some(self.bias.val()), self.epsilon)
+        normalise(x, self.weight.val(), self.bias.val(), self.epsilon)
     }
+}
+
+/// Applies a layer norm over the last dimension; while training on the processor by kirie's own kernels. (`epsilon` is the
+/// norm's own, which Burn keeps to itself.)
+pub fn layer_norm<const D: usize>(norm: &LayerNorm, epsilon: f64, x: Tensor<D>) -> Tensor<D> {
+    match &norm.beta {
+        Some(beta) if x.device().is_autodiff() => normalise(x, norm.gamma.val(), beta.val(), epsilon),
+        _ => norm.forward(x),
+    }
+}
+
+fn normalise<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<D> {
+    if x.device().is_autodiff()
+        && let Some(y) = fast::layer_norm(&x, &gamma, &beta, epsilon)
+    {
+        return y;
+    }
+    burn::tensor::module::layer_norm(x, gamma, Some(beta), epsilon)
 }

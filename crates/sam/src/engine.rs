@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::SamError;
 use crate::checkpoint::{self, CheckpointError, StateDict};
 use crate::mask_decoder::DecodeMode;
-use crate::model::Sam;
+use crate::model::{Sam, SamConfig};
 use crate::prompt_encoder::SparsePrompts;
 use crate::registry::{self, Preprocess, Variant};
 use crate::tensor::HostTensor;
@@ -80,18 +80,22 @@ pub struct BurnEngine {
 }
 
 impl BurnEngine {
-    /// Wraps a model.
+    /// Wraps a registered model.
     pub fn new(variant: &Variant, model: Sam, device: Device) -> Self {
-        let mask_side = 4 * variant.config().prompt_encoder.embedding_size;
-        let image_pe = model.prompt_encoder.dense_pe(&device);
-        Self {
-            name: variant.name.to_owned(),
-            preprocess: variant.preprocess,
-            mask_side,
-            model,
-            image_pe,
-            device,
-        }
+        Self::assemble(variant.name.to_owned(), variant.preprocess, &variant.config(), model, &device)
+    }
+
+    /// Wraps any model, `model` being of these `sizes`.
+    pub fn assemble(
+        name: String,
+        preprocess: Preprocess,
+        sizes: &SamConfig,
+        model: Sam,
+        device: &Device,
+    ) -> Self {
+        let mask_side = 4 * sizes.prompt_encoder.embedding_size;
+        let image_pe = model.prompt_encoder.dense_pe(device);
+        Self { name, preprocess, mask_side, model, image_pe, device: device.clone() }
     }
 
     /// Loads the weights of a registered model.

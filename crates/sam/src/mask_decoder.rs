@@ -13,9 +13,8 @@
 use burn::module::{Initializer, Module};
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig};
-use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
-use kirie_nn::{LayerNorm2d, LayerNorm2dConfig, ReluMlp, ReluMlpConfig};
+use kirie_nn::{Activation, LayerNorm2d, LayerNorm2dConfig, ReluMlp, ReluMlpConfig, conv_transpose2d};
 use serde::{Deserialize, Serialize};
 
 use crate::encoders::EncoderOutput;
@@ -151,7 +150,7 @@ impl MaskDecoder {
         let flat = |map: Tensor<4>| map.flatten::<3>(2, 3).swap_dims(1, 2);
         let (tokens, image) = self.transformer.forward(tokens, flat(image), flat(image_pe));
         let image = image.swap_dims(1, 2).reshape([batch, dim, height, width]);
-        let upscaled = gelu(self.output_upscaling.forward(image));
+        let upscaled = Activation::Gelu.forward(self.output_upscaling.forward(image));
 
         let masks = self.output_hypernetworks_mlps.len();
         let wanted = if mode.multimask { 1..masks } else { 0..1 };
@@ -216,7 +215,8 @@ impl Upscaling {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.i3.forward(gelu(self.i1.forward(self.i0.forward(x))))
+        let x = self.i1.forward(conv_transpose2d(&self.i0, x));
+        conv_transpose2d(&self.i3, Activation::Gelu.forward(x))
     }
 }
 
@@ -246,6 +246,6 @@ impl MaskFeature {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.i3.forward(gelu(self.i1.forward(self.i0.forward(x))))
+        self.i3.forward(Activation::Gelu.forward(self.i1.forward(self.i0.forward(x))))
     }
 }

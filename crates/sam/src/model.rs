@@ -63,7 +63,7 @@ impl Sam {
         let device = embedding.device();
         let dense = match mask_input {
             Some(logits) => self.prompt_encoder.mask(logits),
-            None => self.prompt_encoder.no_mask(),
+            None => self.prompt_encoder.without_mask(prompts, &device),
         };
         let image = embedding + dense;
         let sparse = (prompts.tokens > 0).then(|| self.prompt_encoder.sparse(prompts, &device));

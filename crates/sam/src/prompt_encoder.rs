@@ -9,9 +9,8 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor, TensorData};
-use kirie_nn::{LayerNorm2d, LayerNorm2dConfig};
+use kirie_nn::{Activation, LayerNorm2d, LayerNorm2dConfig, conv2d};
 use serde::{Deserialize, Serialize};
 
 /// Configuration of [`PromptEncoder`].
@@ -25,6 +24,10 @@ pub struct PromptEncoderConfig {
     pub frame: usize,
     /// Channels inside the mask path.
     pub mask_channels: usize,
+    /// Draw points and boxes into the mask path where a prompt comes without a mask; see [`PromptEncoder::drawn`]. Not so
+    /// in SAM.
+    #[serde(default)]
+    pub draw_prompts: bool,
 }
 
 impl PromptEncoderConfig {
@@ -52,6 +55,7 @@ impl PromptEncoderConfig {
             no_mask_embed: embed(),
             embedding_size: self.embedding_size,
             frame: self.frame,
+            draw_prompts: self.draw_prompts,
         }
     }
 }
@@ -97,6 +101,7 @@ pub struct PromptEncoder {
     pub no_mask_embed: TokenEmbedding,
     embedding_size: usize,
     frame: usize,
+    draw_prompts: bool,
 }
 
 /// One learned token. Key: `weight` `[1, C]`.
@@ -145,6 +150,73 @@ impl PromptEncoder {
     /// Mask logits `[B, 1, 4 S, 4 S]` to `[B, C, S, S]`, to be added to the image embedding.
     pub fn mask(&self, logits: Tensor<4>) -> Tensor<4> {
         self.mask_downscaling.forward(logits)
+    }
+
+    /// What is added to the embedding for prompts without a mask: SAM's constant `[1, C, 1, 1]`, or, for a model that draws
+    /// its prompts, what the mask path makes of the drawing, `[B, C, S, S]`.
+    pub fn without_mask(&self, prompts: &SparsePrompts, device: &Device) -> Tensor<4> {
+        if !self.draw_prompts || prompts.tokens == 0 {
+            return self.no_mask();
+        }
+        let side = 4 * self.embedding_size;
+        let maps = self.drawn(prompts);
+        let count = maps.len() / (side * side);
+        self.mask(Tensor::from_data(TensorData::new(maps, [count, 1, side, side]), device))
+    }
+
+    /// Prompts as pictures of the mask path's size, one after the other: 1 inside the box and -1 outside it (0 everywhere
+    /// without a box), and around every point a disc of 2 or, for points off the object, -2.
+    ///
+    /// SAM's decoder has to learn from many pictures where in the embedding a prompt's token points to. A model that is
+    /// trained on few is told: interactive segmentation networks before SAM drew their clicks like this (RITM).
+    fn drawn(&self, prompts: &SparsePrompts) -> Vec<f32> {
+        const RADIUS: f32 = 2.5;
+        let side = 4 * self.embedding_size;
+        let scale = side as f32 / self.frame as f32;
+        let mut maps = Vec::with_capacity(prompts.labels.len() / prompts.tokens * side * side);
+        for (coords, labels) in
+            prompts.coords.chunks_exact(prompts.tokens).zip(prompts.labels.chunks_exact(prompts.tokens))
+        {
+            let corner = |wanted| {
+                let at = labels.iter().position(|label| *label == wanted)?;
+                Some(coords[at].map(|v| v * scale))
+            };
+            let first = maps.len();
+            match (corner(TokenLabel::BoxTopLeft), corner(TokenLabel::BoxBottomRight)) {
+                (Some([x0, y0]), Some([x1, y1])) => {
+                    // The share of each line and column that the box covers, so that its edges are not rounded.
+                    let cover = |low: f32, high: f32| {
+                        (0..side).map(move |i| (high.min(i as f32 + 1.0) - low.max(i as f32)).clamp(0.0, 1.0))
+                    };
+                    let columns: Vec<f32> = cover(x0, x1).collect();
+                    maps.extend(
+                        cover(y0, y1).flat_map(|line| columns.iter().map(move |c| 2.0 * line * c - 1.0)),
+                    );
+                }
+                _ => maps.resize(first + side * side, 0.0),
+            }
+            for ([x, y], label) in coords.iter().zip(labels) {
+                let value = match label {
+                    TokenLabel::Positive => 2.0,
+                    TokenLabel::Negative => -2.0,
+                    _ => continue,
+                };
+                let (x, y) = (x * scale, y * scale);
+                let range = |v: f32| {
+                    let low = (v - RADIUS - 1.0).clamp(0.0, side as f32) as usize;
+                    low..((v + RADIUS + 1.0).clamp(0.0, side as f32) as usize)
+                };
+                for row in range(y) {
+                    for column in range(x) {
+                        let distance = (column as f32 + 0.5 - x).hypot(row as f32 + 0.5 - y);
+                        if distance <= RADIUS {
+                            maps[first + row * side + column] = value;
+                        }
+                    }
+                }
+            }
+        }
+        maps
     }
 
     /// What is added to the embedding when there is no mask, `[1, C, 1, 1]`.
@@ -203,9 +275,9 @@ pub struct MaskDownscaling {
 
 impl MaskDownscaling {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = gelu(self.i1.forward(self.i0.forward(x)));
-        let x = gelu(self.i4.forward(self.i3.forward(x)));
-        self.i6.forward(x)
+        let x = Activation::Gelu.forward(self.i1.forward(conv2d(&self.i0, x)));
+        let x = Activation::Gelu.forward(self.i4.forward(conv2d(&self.i3, x)));
+        conv2d(&self.i6, x)
     }
 }
 
@@ -213,12 +285,49 @@ impl MaskDownscaling {
 mod tests {
     use super::*;
 
+    #[test]
+    fn prompts_are_drawn_where_they_are() {
+        let config = PromptEncoderConfig {
+            dim: 8,
+            embedding_size: 8,
+            frame: 64,
+            mask_channels: 4,
+            draw_prompts: true,
+        };
+        let encoder = config.init(&Device::flex());
+        use TokenLabel::{BoxBottomRight, BoxTopLeft, Negative, Padding, Positive};
+        let prompts = SparsePrompts {
+            tokens: 3,
+            // a box of 4 to 20 and 8 to 17 in a frame of 64, which the map halves; then two points
+            coords: vec![[4.0, 8.0], [20.0, 17.0], [40.0, 40.0], [10.0, 50.0], [60.0, 12.0], [0.0, 0.0]],
+            labels: vec![BoxTopLeft, BoxBottomRight, Negative, Positive, Negative, Padding],
+        };
+        let maps = encoder.drawn(&prompts);
+        assert_eq!(maps.len(), 2 * 32 * 32);
+        let at = |map: usize, x: usize, y: usize| maps[(map * 32 + y) * 32 + x];
+        assert_eq!(
+            [at(0, 2, 4), at(0, 9, 7), at(0, 1, 4), at(0, 10, 7), at(0, 5, 3)],
+            [1.0, 1.0, -1.0, -1.0, -1.0]
+        );
+        assert_eq!(at(0, 5, 8), 0.0, "half a line");
+        assert_eq!([at(0, 20, 20), at(0, 24, 20)], [-2.0, -1.0]);
+        assert_eq!([at(1, 5, 25), at(1, 30, 6), at(1, 0, 0), at(1, 16, 16)], [2.0, -2.0, 0.0, 0.0]);
+        let dense = encoder.without_mask(&prompts, &Device::flex());
+        assert_eq!(dense.dims(), [2, 8, 8, 8]);
+    }
+
     /// Golden values of the reference, `sam.md` section 16.
     #[test]
     fn position_features_golden_values() {
         let device = Device::flex();
-        let mut encoder =
-            PromptEncoderConfig { dim: 4, embedding_size: 2, frame: 1024, mask_channels: 4 }.init(&device);
+        let mut encoder = PromptEncoderConfig {
+            dim: 4,
+            embedding_size: 2,
+            frame: 1024,
+            mask_channels: 4,
+            draw_prompts: false,
+        }
+        .init(&device);
         let matrix = Tensor::<2>::from_floats([[0.5, -1.0], [0.25, 2.0]], &device);
         encoder.pe_layer.positional_encoding_gaussian_matrix = Param::from_tensor(matrix);
         for embedding in &mut encoder.point_embeddings {

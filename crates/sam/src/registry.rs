@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::SamError;
 use crate::checkpoint::{StateDict, compare, module_keys};
+use crate::encoders::efficientvit::{StageConfig, StageKind};
 use crate::encoders::{EfficientVitConfig, EncoderConfig, TinyVitConfig, VitConfig};
 use crate::mask_decoder::MaskDecoderConfig;
 use crate::model::SamConfig;
@@ -20,8 +21,8 @@ pub struct Variant {
     pub about: &'static str,
     /// How a picture becomes the encoder's input.
     pub preprocess: Preprocess,
-    /// Its weights on a model hub.
-    pub remote: RemoteFile,
+    /// Its weights on a model hub; none for a model that comes with the program.
+    pub remote: Option<RemoteFile>,
     /// Licence of those weights.
     pub licence: &'static str,
     /// Trainable parameters of the whole model (buffers not counted).
@@ -111,7 +112,13 @@ pub fn identify(weights: &StateDict, device: &Device) -> Option<&'static Variant
 fn sam(encoder: EncoderConfig, norm_epsilon: f64, hq_early_channels: Option<usize>) -> SamConfig {
     SamConfig {
         encoder,
-        prompt_encoder: PromptEncoderConfig { dim: 256, embedding_size: 64, frame: 1024, mask_channels: 16 },
+        prompt_encoder: PromptEncoderConfig {
+            dim: 256,
+            embedding_size: 64,
+            frame: 1024,
+            mask_channels: 16,
+            draw_prompts: false,
+        },
         mask_decoder: MaskDecoderConfig {
             transformer: TwoWayTransformerConfig {
                 depth: 2,
@@ -180,12 +187,66 @@ macro_rules! hq_file {
     };
 }
 
+/// kirie's own model: EfficientViT-SAM's design at small widths, with a narrow decoder.
+fn small() -> SamConfig {
+    use StageKind::{Attention, Fused, Mb, Res};
+    let stage =
+        |kind, width, depth, expand, fewer_norm| StageConfig { kind, width, depth, expand, fewer_norm };
+    let encoder = EfficientVitConfig {
+        stages: vec![
+            stage(Res, 16, 0, 1, false),
+            stage(Fused, 32, 1, 2, false),
+            stage(Fused, 64, 1, 2, false),
+            stage(Mb, 112, 2, 4, true),
+            stage(Attention(5), 192, 3, 4, true),
+        ],
+        head_dim: 16,
+        neck_depth: 2,
+        neck_expand: 1,
+        out_channels: 128,
+        out_size: 32,
+    };
+    SamConfig {
+        encoder: EncoderConfig::EfficientVit(encoder),
+        prompt_encoder: PromptEncoderConfig {
+            dim: 128,
+            embedding_size: 32,
+            frame: 1024,
+            mask_channels: 16,
+            draw_prompts: true,
+        },
+        mask_decoder: MaskDecoderConfig {
+            transformer: TwoWayTransformerConfig {
+                depth: 2,
+                dim: 128,
+                heads: 8,
+                mlp_dim: 512,
+                attention_downsample: 2,
+                norm_epsilon: 1e-6,
+            },
+            multimask_outputs: 3,
+            iou_head_depth: 3,
+            iou_head_hidden: 128,
+            hq_early_channels: None,
+        },
+    }
+}
+
 static VARIANTS: &[Variant] = &[
+    Variant {
+        name: "kirie-small",
+        about: "kirie's own small model, part of the program",
+        preprocess: Preprocess::sam(256),
+        remote: None,
+        licence: "research only; see docs/model-card.md",
+        parameters: 0,
+        config: small,
+    },
     Variant {
         name: "efficientvit-sam-l0",
         about: "EfficientViT-SAM, the fastest of the family",
         preprocess: Preprocess::sam(512),
-        remote: efficientvit_file!("l0", Integrity::Sha256Prefix("c4f994b01a16")),
+        remote: Some(efficientvit_file!("l0", Integrity::Sha256Prefix("c4f994b01a16"))),
         licence: "Apache-2.0",
         parameters: 34_792_784,
         config: || efficientvit(EfficientVitConfig::l([1, 1, 1, 4, 4], 4)),
@@ -194,7 +255,7 @@ static VARIANTS: &[Variant] = &[
         name: "efficientvit-sam-l1",
         about: "EfficientViT-SAM, deeper than L0",
         preprocess: Preprocess::sam(512),
-        remote: efficientvit_file!("l1", Integrity::Sha256Prefix("fa151df2b9b9")),
+        remote: Some(efficientvit_file!("l1", Integrity::Sha256Prefix("fa151df2b9b9"))),
         licence: "Apache-2.0",
         parameters: 47_650_128,
         config: || efficientvit(EfficientVitConfig::l([1, 1, 1, 6, 6], 8)),
@@ -203,7 +264,7 @@ static VARIANTS: &[Variant] = &[
         name: "efficientvit-sam-l2",
         about: "EfficientViT-SAM, SAM ViT-H's accuracy on COCO at 512 pixels",
         preprocess: Preprocess::sam(512),
-        remote: efficientvit_file!("l2", Integrity::Sha256Prefix("d4bfd842224c")),
+        remote: Some(efficientvit_file!("l2", Integrity::Sha256Prefix("d4bfd842224c"))),
         licence: "Apache-2.0",
         parameters: 61_328_592,
         config: || efficientvit(EfficientVitConfig::l([1, 2, 2, 8, 8], 12)),
@@ -212,7 +273,7 @@ static VARIANTS: &[Variant] = &[
         name: "efficientvit-sam-xl0",
         about: "EfficientViT-SAM at 1024 pixels",
         preprocess: Preprocess::sam(1024),
-        remote: efficientvit_file!("xl0", Integrity::Announced),
+        remote: Some(efficientvit_file!("xl0", Integrity::Announced)),
         licence: "Apache-2.0",
         parameters: 116_957_904,
         config: || efficientvit(EfficientVitConfig::xl([0, 1, 1, 2, 3, 3], 6)),
@@ -221,7 +282,7 @@ static VARIANTS: &[Variant] = &[
         name: "efficientvit-sam-xl1",
         about: "EfficientViT-SAM, the most accurate of the family",
         preprocess: Preprocess::sam(1024),
-        remote: efficientvit_file!("xl1", Integrity::Announced),
+        remote: Some(efficientvit_file!("xl1", Integrity::Announced)),
         licence: "Apache-2.0",
         parameters: 203_346_128,
         config: || efficientvit(EfficientVitConfig::xl([1, 2, 2, 4, 6, 6], 12)),
@@ -230,11 +291,11 @@ static VARIANTS: &[Variant] = &[
         name: "mobile-sam",
         about: "MobileSAM: SAM with a TinyViT encoder distilled from ViT-H",
         preprocess: Preprocess::sam(1024),
-        remote: RemoteFile {
+        remote: Some(RemoteFile {
             url: "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
             file: "mobile_sam.pt",
             integrity: Integrity::Md5("f3c0d8cda613564d499310dab6c812cd"),
-        },
+        }),
         licence: "Apache-2.0",
         parameters: 10_130_092,
         config: || sam(EncoderConfig::TinyVit(TinyVitConfig::mobile_sam()), 1e-5, None),
@@ -243,7 +304,7 @@ static VARIANTS: &[Variant] = &[
         name: "sam-vit-b",
         about: "SAM with ViT-B",
         preprocess: Preprocess::sam(1024),
-        remote: sam_file!("sam_vit_b_01ec64.pth", "01ec64d29a2fca3f0661936605ae66f8"),
+        remote: Some(sam_file!("sam_vit_b_01ec64.pth", "01ec64d29a2fca3f0661936605ae66f8")),
         licence: "Apache-2.0",
         parameters: 93_735_472,
         config: || sam(EncoderConfig::Vit(vit_b()), 1e-5, None),
@@ -252,7 +313,7 @@ static VARIANTS: &[Variant] = &[
         name: "sam-vit-l",
         about: "SAM with ViT-L",
         preprocess: Preprocess::sam(1024),
-        remote: sam_file!("sam_vit_l_0b3195.pth", "0b3195507c641ddb6910d2bb5adee89c"),
+        remote: Some(sam_file!("sam_vit_l_0b3195.pth", "0b3195507c641ddb6910d2bb5adee89c")),
         licence: "Apache-2.0",
         parameters: 312_342_832,
         config: || sam(EncoderConfig::Vit(vit_l()), 1e-5, None),
@@ -261,7 +322,7 @@ static VARIANTS: &[Variant] = &[
         name: "sam-vit-h",
         about: "SAM with ViT-H, the original",
         preprocess: Preprocess::sam(1024),
-        remote: sam_file!("sam_vit_h_4b8939.pth", "4b8939a88964f0f4ff5f5b2642c598a6"),
+        remote: Some(sam_file!("sam_vit_h_4b8939.pth", "4b8939a88964f0f4ff5f5b2642c598a6")),
         licence: "Apache-2.0",
         parameters: 641_090_608,
         config: || sam(EncoderConfig::Vit(vit_h()), 1e-5, None),
@@ -270,7 +331,7 @@ static VARIANTS: &[Variant] = &[
         name: "hq-sam-vit-tiny",
         about: "HQ-SAM with a TinyViT encoder",
         preprocess: Preprocess::sam(1024),
-        remote: hq_file!("sam_hq_vit_tiny.pth"),
+        remote: Some(hq_file!("sam_hq_vit_tiny.pth")),
         licence: "Apache-2.0",
         parameters: 10_578_604,
         config: || sam(EncoderConfig::TinyVit(TinyVitConfig::mobile_sam()), 1e-5, Some(160)),
@@ -279,7 +340,7 @@ static VARIANTS: &[Variant] = &[
         name: "hq-sam-vit-b",
         about: "HQ-SAM with ViT-B: finer edges",
         preprocess: Preprocess::sam(1024),
-        remote: hq_file!("sam_hq_vit_b.pth"),
+        remote: Some(hq_file!("sam_hq_vit_b.pth")),
         licence: "Apache-2.0",
         parameters: 94_806_576,
         config: || sam(EncoderConfig::Vit(vit_b()), 1e-5, Some(768)),
@@ -288,7 +349,7 @@ static VARIANTS: &[Variant] = &[
         name: "hq-sam-vit-l",
         about: "HQ-SAM with ViT-L",
         preprocess: Preprocess::sam(1024),
-        remote: hq_file!("sam_hq_vit_l.pth"),
+        remote: Some(hq_file!("sam_hq_vit_l.pth")),
         licence: "Apache-2.0",
         parameters: 313_676_080,
         config: || sam(EncoderConfig::Vit(vit_l()), 1e-5, Some(1024)),
@@ -297,7 +358,7 @@ static VARIANTS: &[Variant] = &[
         name: "hq-sam-vit-h",
         about: "HQ-SAM with ViT-H",
         preprocess: Preprocess::sam(1024),
-        remote: hq_file!("sam_hq_vit_h.pth"),
+        remote: Some(hq_file!("sam_hq_vit_h.pth")),
         licence: "Apache-2.0",
         parameters: 642_686_000,
         config: || sam(EncoderConfig::Vit(vit_h()), 1e-5, Some(1280)),

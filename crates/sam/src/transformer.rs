@@ -8,7 +8,7 @@
 use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::{Device, Tensor};
-use kirie_nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig};
+use kirie_nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig, layer_norm};
 use serde::{Deserialize, Serialize};
 
 /// Configuration of [`TwoWayTransformer`].
@@ -49,10 +49,12 @@ impl TwoWayTransformerConfig {
                     norm3: norm(),
                     norm4: norm(),
                     cross_attn_image_to_token: cross(),
+                    epsilon: self.norm_epsilon,
                 })
                 .collect(),
             final_attn_token_to_image: cross(),
             norm_final_attn: norm(),
+            epsilon: self.norm_epsilon,
         }
     }
 }
@@ -66,6 +68,7 @@ pub struct TwoWayTransformer {
     pub final_attn_token_to_image: Attention,
     /// Its norm.
     pub norm_final_attn: LayerNorm,
+    epsilon: f64,
 }
 
 impl TwoWayTransformer {
@@ -87,7 +90,7 @@ impl TwoWayTransformer {
         }
         let query = tokens.clone() + token_pe;
         let attended = self.final_attn_token_to_image.forward(query, image.clone() + image_pe, image.clone());
-        (self.norm_final_attn.forward(tokens + attended), image)
+        (layer_norm(&self.norm_final_attn, self.epsilon, tokens + attended), image)
     }
 }
 
@@ -110,6 +113,7 @@ pub struct TwoWayBlock {
     pub norm4: LayerNorm,
     /// The image looks at the tokens.
     pub cross_attn_image_to_token: Attention,
+    epsilon: f64,
 }
 
 impl TwoWayBlock {
@@ -130,17 +134,17 @@ impl TwoWayBlock {
             let attended = self.self_attn.forward(query.clone(), query, tokens.clone());
             tokens + attended
         };
-        let tokens = self.norm1.forward(tokens);
+        let tokens = layer_norm(&self.norm1, self.epsilon, tokens);
 
         let query = tokens.clone() + token_pe.clone();
         let key = image.clone() + image_pe.clone();
         let attended = self.cross_attn_token_to_image.forward(query, key.clone(), image.clone());
-        let tokens = self.norm2.forward(tokens + attended);
+        let tokens = layer_norm(&self.norm2, self.epsilon, tokens + attended);
 
-        let tokens = self.norm3.forward(tokens.clone() + self.mlp.forward(tokens));
+        let tokens = layer_norm(&self.norm3, self.epsilon, tokens.clone() + self.mlp.forward(tokens));
 
         let query = tokens.clone() + token_pe.clone();
         let attended = self.cross_attn_image_to_token.forward(key, query, tokens.clone());
-        (tokens, self.norm4.forward(image + attended))
+        (tokens, layer_norm(&self.norm4, self.epsilon, image + attended))
     }
 }

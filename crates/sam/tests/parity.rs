@@ -51,7 +51,8 @@ fn formula_equals_the_fixtures_first_values() {
 #[test]
 fn state_dict_keys_equal_the_references() {
     let device = Device::flex();
-    for variant in registry::variants() {
+    // kirie's own model has no reference.
+    for variant in registry::variants().iter().filter(|v| v.remote.is_some()) {
         let path = data(&format!("keys_{}.txt", variant.name));
         let Ok(text) = std::fs::read_to_string(&path) else { panic!("{} is missing", path.display()) };
         let expected: BTreeMap<String, String> = text

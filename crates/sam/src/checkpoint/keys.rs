@@ -24,14 +24,18 @@ pub fn module_keys<M: Module>(module: &M) -> Vec<KeyShape> {
 }
 
 /// Where a walk through a module is: the key so far, and the type of the innermost struct.
-#[derive(Default)]
-pub(super) struct KeyPath {
+///
+/// For visitors and mappers of their own: call [`Self::enter`] and [`Self::exit`] in `enter_module` and `exit_module`, and
+/// ask for [`Self::key`] at a parameter.
+#[derive(Debug, Default)]
+pub struct KeyPath {
     segments: Vec<String>,
     containers: Vec<String>,
 }
 
 impl KeyPath {
-    pub(super) fn enter(&mut self, name: &str, container: &str) {
+    /// The walk goes into a field.
+    pub fn enter(&mut self, name: &str, container: &str) {
         self.containers.push(container.to_owned());
         // The variant of an enum has no part in the name.
         if !container.starts_with("Enum:") {
@@ -39,14 +43,16 @@ impl KeyPath {
         }
     }
 
-    pub(super) fn exit(&mut self, container: &str) {
+    /// The walk comes out of a field.
+    pub fn exit(&mut self, container: &str) {
         self.containers.pop();
         if !container.starts_with("Enum:") {
             self.segments.pop();
         }
     }
 
-    pub(super) fn key(&self) -> String {
+    /// The state-dict name of where the walk is.
+    pub fn key(&self) -> String {
         self.segments.join(".")
     }
 

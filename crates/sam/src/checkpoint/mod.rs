@@ -9,8 +9,8 @@ mod keys;
 mod pickle;
 mod state_dict;
 
-pub use keys::{KeyShape, module_keys};
-pub use state_dict::{StateDict, state_dict_of, write_safetensors};
+pub use keys::{KeyPath, KeyShape, module_keys};
+pub use state_dict::{FloatFormat, StateDict, state_dict_of, write_safetensors, write_safetensors_to};
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -20,7 +20,8 @@ use burn::module::Module;
 use burn::tensor::Device;
 use thiserror::Error;
 
-use crate::registry::Variant;
+use crate::model::SamConfig;
+use crate::registry::{Preprocess, Variant};
 
 /// What can go wrong with a weight file.
 #[derive(Debug, Error)]
@@ -139,13 +140,23 @@ pub fn compare(expected: &[KeyShape], found: &StateDict) -> Mismatch {
 
 /// What a safetensors file of a registered model says about itself: name, sizes and preprocessing, the latter two as JSON.
 pub fn model_metadata(variant: &Variant) -> BTreeMap<String, String> {
+    metadata(variant.name, variant.licence, &variant.config(), &variant.preprocess)
+}
+
+/// The same for a model that need not be registered.
+pub fn metadata(
+    name: &str,
+    licence: &str,
+    sizes: &SamConfig,
+    preprocess: &Preprocess,
+) -> BTreeMap<String, String> {
     let json = |value: serde_json::Result<String>| value.unwrap_or_default();
     BTreeMap::from([
         ("format".to_owned(), "pt".to_owned()),
-        ("model".to_owned(), variant.name.to_owned()),
-        ("licence".to_owned(), variant.licence.to_owned()),
-        ("config".to_owned(), json(serde_json::to_string(&variant.config()))),
-        ("preprocess".to_owned(), json(serde_json::to_string(&variant.preprocess))),
+        ("model".to_owned(), name.to_owned()),
+        ("licence".to_owned(), licence.to_owned()),
+        ("config".to_owned(), json(serde_json::to_string(sizes))),
+        ("preprocess".to_owned(), json(serde_json::to_string(preprocess))),
     ])
 }
 

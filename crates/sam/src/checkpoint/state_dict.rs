@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -151,6 +151,14 @@ impl StateDict {
             entries: entries.collect(),
             file: None,
         }
+    }
+
+    /// Only the tensors whose names begin with `prefix`, which is taken off.
+    pub fn part(mut self, prefix: &str) -> Self {
+        let entries = std::mem::take(&mut self.entries).into_iter();
+        self.entries =
+            entries.filter_map(|(key, entry)| Some((key.strip_prefix(prefix)?.to_owned(), entry))).collect();
+        self
     }
 
     /// The file.
@@ -304,15 +312,36 @@ pub fn state_dict_of<M: Module>(module: &M) -> Vec<(String, HostTensor)> {
     collector.tensors
 }
 
-/// Writes tensors as float32 (batch counters as int64, as PyTorch has them), whole or not at all.
-///
-/// The same tensors and metadata give the same bytes, which the `safetensors` crate's own writer does not promise (its
-/// metadata come in a random order); and tensors are written one after the other, not gathered first.
+/// How numbers are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FloatFormat {
+    /// Four bytes each, nothing lost.
+    #[default]
+    F32,
+    /// Two bytes each, rounded to nearest.
+    F16,
+}
+
+/// Writes tensors as float32 into a file, whole or not at all; see [`write_safetensors_to`].
 pub fn write_safetensors(
     path: impl AsRef<Path>,
     tensors: &[(String, HostTensor)],
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), CheckpointError> {
+    kirie_data::write_atomic(path, |file| write_safetensors_to(file, tensors, metadata, FloatFormat::F32))?;
+    Ok(())
+}
+
+/// Writes tensors (batch counters as int64, as PyTorch has them).
+///
+/// The same tensors and metadata give the same bytes, which the `safetensors` crate's own writer does not promise (its
+/// metadata come in a random order); and tensors are written one after the other, not gathered first.
+pub fn write_safetensors_to(
+    file: &mut dyn Write,
+    tensors: &[(String, HostTensor)],
+    metadata: &BTreeMap<String, String>,
+    format: FloatFormat,
+) -> std::io::Result<()> {
     // Data of eight-byte numbers first, so that every tensor is aligned; then by name.
     let mut order: Vec<(bool, &String, &HostTensor)> =
         tensors.iter().map(|(key, tensor)| (key.ends_with(".num_batches_tracked"), key, tensor)).collect();
@@ -324,7 +353,11 @@ pub fn write_safetensors(
     }
     let mut end = 0;
     for (counter, key, tensor) in &order {
-        let (dtype, size) = if *counter { ("I64", 8) } else { ("F32", 4) };
+        let (dtype, size) = match format {
+            _ if *counter => ("I64", 8),
+            FloatFormat::F32 => ("F32", 4),
+            FloatFormat::F16 => ("F16", 2),
+        };
         let start = end;
         end += tensor.values.len() * size;
         header.insert(
@@ -335,21 +368,18 @@ pub fn write_safetensors(
     let mut header = serde_json::Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
 
-    kirie_data::write_atomic(path, |file| {
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        for (counter, _, tensor) in &order {
-            for part in tensor.values.chunks(1 << 16) {
-                let bytes: Vec<u8> = if *counter {
-                    part.iter().flat_map(|v| (*v as i64).to_le_bytes()).collect()
-                } else {
-                    part.iter().flat_map(|v| v.to_le_bytes()).collect()
-                };
-                file.write_all(&bytes)?;
-            }
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(&header)?;
+    for (counter, _, tensor) in &order {
+        for part in tensor.values.chunks(1 << 16) {
+            let bytes: Vec<u8> = match format {
+                _ if *counter => part.iter().flat_map(|v| (*v as i64).to_le_bytes()).collect(),
+                FloatFormat::F32 => part.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                FloatFormat::F16 => part.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+            };
+            file.write_all(&bytes)?;
         }
-        Ok(())
-    })?;
+    }
     Ok(())
 }
 

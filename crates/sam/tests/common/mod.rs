@@ -16,7 +16,7 @@ use kirie_sam::encoders::{EfficientVitConfig, EncoderConfig, VitConfig};
 use kirie_sam::mask_decoder::MaskDecoderConfig;
 use kirie_sam::model::SamConfig;
 use kirie_sam::prompt_encoder::PromptEncoderConfig;
-use kirie_sam::registry::{Integrity, Preprocess, RemoteFile, Variant};
+use kirie_sam::registry::{Preprocess, Variant};
 use kirie_sam::transformer::TwoWayTransformerConfig;
 
 /// Side of the tiny model's embedding.
@@ -76,7 +76,13 @@ pub(crate) fn tiny_sam(encoder: EncoderConfig, hq_early_channels: Option<usize>)
 }
 
 pub(crate) fn tiny_prompt_encoder() -> PromptEncoderConfig {
-    PromptEncoderConfig { dim: DIM, embedding_size: EMBEDDING, frame: FRAME as usize, mask_channels: 8 }
+    PromptEncoderConfig {
+        dim: DIM,
+        embedding_size: EMBEDDING,
+        frame: FRAME as usize,
+        mask_channels: 8,
+        draw_prompts: false,
+    }
 }
 
 pub(crate) fn tiny_config() -> SamConfig {
@@ -103,7 +109,7 @@ const fn variant(name: &'static str, config: fn() -> SamConfig) -> Variant {
         name,
         about: "for tests",
         preprocess: PREPROCESS,
-        remote: RemoteFile { url: "", file: "", integrity: Integrity::Announced },
+        remote: None,
         licence: "",
         parameters: 0,
         config,
