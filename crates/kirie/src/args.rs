@@ -1,11 +1,21 @@
 //! The command line, declared.
 
+mod data;
+mod evaluate;
+mod train;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::device::DeviceArg;
 use crate::prompts::{BoxArg, PointArg};
+
+pub(crate) use data::{
+    ConvertArgs, DataArgs, DataCommand, InspectArgs, Masks, PicturesArg, PreviewArgs, SetArgs, To,
+};
+pub(crate) use evaluate::{EvaluateArgs, EvaluateCommand, EvaluatePromptableArgs};
+pub(crate) use train::{TrainArgs, TrainCommand, TrainRunArgs};
 
 /// Cut objects out of pictures with the Segment Anything family.
 #[derive(Debug, Parser)]
@@ -23,6 +33,12 @@ pub(crate) enum Command {
     Embed(EmbedArgs),
     /// The models: list them, describe one, fetch or convert weights.
     Models(ModelsArgs),
+    /// Sets of labelled pictures: look into one, convert it, show some of it.
+    Data(DataArgs),
+    /// Train a model on your own pictures.
+    Train(TrainArgs),
+    /// How good a model is, on a labelled set.
+    Evaluate(EvaluateArgs),
     /// Measure how fast a model runs on this machine.
     Bench(BenchArgs),
 }

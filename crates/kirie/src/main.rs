@@ -26,6 +26,9 @@ fn main() -> ExitCode {
         Command::Segment(args) => commands::segment::run(*args),
         Command::Embed(args) => commands::embed::run(&args),
         Command::Models(args) => commands::models::run(args),
+        Command::Data(args) => commands::data::run(args),
+        Command::Train(args) => commands::train::run(args),
+        Command::Evaluate(args) => commands::evaluate::run(args),
         Command::Bench(args) => commands::bench::run(&args),
     };
     match result {

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use burn::tensor::Device;
 use kirie_sam::checkpoint::StateDict;
-use kirie_sam::registry::{self, Variant};
+use kirie_sam::registry::{self, RemoteFile, Variant};
 use kirie_sam::{BurnEngine, hub};
 
 use crate::args::ModelArgs;
@@ -13,8 +13,8 @@ use crate::report;
 const DEFAULT_MODEL: &str = "efficientvit-sam-l0";
 
 /// Sets the number of threads; before anything runs.
-pub(crate) fn set_threads(args: &ModelArgs) -> anyhow::Result<()> {
-    if let Some(threads) = args.threads {
+pub(crate) fn set_threads(threads: Option<u16>) -> anyhow::Result<()> {
+    if let Some(threads) = threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
     }
     Ok(())
@@ -42,9 +42,12 @@ pub(crate) fn load(args: &ModelArgs) -> anyhow::Result<BurnEngine> {
         }
         (None, named) => {
             let variant = named.map_or_else(|| self::variant(DEFAULT_MODEL), Ok)?;
+            let Some(remote) = &variant.remote else {
+                anyhow::bail!("{} comes with the program, but not with this build of it", variant.name)
+            };
             let cache = hub::cache_dir()?;
-            let path = hub::cached(&variant.remote, &cache)
-                .with_context(|| how_to_get(variant, &cache.display().to_string()))?;
+            let path = hub::cached(remote, &cache)
+                .with_context(|| how_to_get(variant.name, remote, &cache.display().to_string()))?;
             (variant, StateDict::open(path)?)
         }
     };
@@ -57,14 +60,13 @@ pub(crate) fn by_formula(variant: &Variant, device: &Device) -> anyhow::Result<B
     Ok(BurnEngine::from_state_dict(variant, &StateDict::by_formula(keys), device)?)
 }
 
-fn how_to_get(variant: &Variant, cache: &str) -> String {
+fn how_to_get(name: &str, remote: &RemoteFile, cache: &str) -> String {
     format!(
         "there are no weights for {name} on this machine. Ways to get them:\n  \
          `kirie models pull {name}` fetches them once into {cache}\n  \
          `--weights FILE` uses a .pt, .pth or .safetensors that you have\n  \
          without a network, download {url}\n  on another machine and put it at {cache}/{file}",
-        name = variant.name,
-        url = variant.remote.url,
-        file = variant.remote.file,
+        url = remote.url,
+        file = remote.file,
     )
 }

@@ -14,7 +14,7 @@ use crate::weights;
 
 /// Runs the command.
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    weights::set_threads(&args.model)?;
+    weights::set_threads(args.model.threads)?;
     let device = args.model.device.open()?;
     let (engine, weights) = match (&args.model.weights, &args.model.model) {
         (None, Some(name)) => (weights::by_formula(weights::variant(name)?, &device)?, "by formula"),

@@ -1,6 +1,9 @@
 //! One file a subcommand.
 
 pub(crate) mod bench;
+pub(crate) mod data;
 pub(crate) mod embed;
+pub(crate) mod evaluate;
 pub(crate) mod models;
 pub(crate) mod segment;
+pub(crate) mod train;

@@ -27,16 +27,17 @@ pub(crate) fn run(args: ModelsArgs) -> anyhow::Result<()> {
 }
 
 fn cached(variant: &Variant) -> Option<PathBuf> {
-    hub::cached(&variant.remote, &hub::cache_dir().ok()?)
+    hub::cached(variant.remote.as_ref()?, &hub::cache_dir().ok()?)
 }
 
 fn describe(variant: &Variant) -> Value {
     let preprocess = variant.preprocess;
-    let (kind, digest) = match variant.remote.integrity {
-        Integrity::Sha256(d) => ("sha256", Some(d)),
-        Integrity::Sha256Prefix(d) => ("sha256-prefix", Some(d)),
-        Integrity::Md5(d) => ("md5", Some(d)),
-        Integrity::Announced => ("announced-by-hub", None),
+    let (kind, digest) = match variant.remote.map(|remote| remote.integrity) {
+        Some(Integrity::Sha256(d)) => ("sha256", Some(d)),
+        Some(Integrity::Sha256Prefix(d)) => ("sha256-prefix", Some(d)),
+        Some(Integrity::Md5(d)) => ("md5", Some(d)),
+        Some(Integrity::Announced) => ("announced-by-hub", None),
+        None => ("built-in", None),
     };
     json!({
         "name": variant.name,
@@ -48,8 +49,8 @@ fn describe(variant: &Variant) -> Value {
         "pixel_std": decimal(preprocess.std),
         "hq": variant.is_hq(),
         "licence": variant.licence,
-        "url": variant.remote.url,
-        "file": variant.remote.file,
+        "url": variant.remote.map(|remote| remote.url),
+        "file": variant.remote.map(|remote| remote.file),
         "integrity": { "kind": kind, "digest": digest },
         "cached": cached(variant),
     })
@@ -103,7 +104,10 @@ fn info(model: &str, json: bool) -> anyhow::Result<()> {
     }
     let weights = Some(path.to_owned()).filter(|_| is_file).or_else(|| cached(variant));
     let here = weights.map_or_else(
-        || format!("not here; `kirie models pull {}` fetches them", variant.name),
+        || match variant.remote {
+            Some(_) => format!("not here; `kirie models pull {}` fetches them", variant.name),
+            None => "inside this program".to_owned(),
+        },
         |path| path.display().to_string(),
     );
     let size = variant.preprocess.size;
@@ -118,7 +122,7 @@ fn info(model: &str, json: bool) -> anyhow::Result<()> {
         name = variant.name,
         about = variant.about,
         parameters = variant.parameters,
-        url = variant.remote.url,
+        url = variant.remote.map_or("kirie's own training", |remote| remote.url),
         licence = variant.licence,
     ))
 }
@@ -128,9 +132,13 @@ fn pull(models: &[String], json: bool) -> anyhow::Result<()> {
     let options = PullOptions::from_env()?;
     let mut results = Vec::new();
     for variant in variants {
+        let Some(remote) = &variant.remote else {
+            report::note(&format!("{} is part of the program", variant.name));
+            continue;
+        };
         let bar = report::progress_bar(0, "bytes");
         bar.set_message(variant.name);
-        let pulled = hub::pull(&variant.remote, &options, &mut |progress| match progress {
+        let pulled = hub::pull(remote, &options, &mut |progress| match progress {
             Progress::Downloading { done, total, .. } => {
                 bar.set_message(variant.name);
                 bar.set_length(total.unwrap_or(done));

@@ -35,7 +35,7 @@ pub(crate) fn run(args: SegmentArgs) -> anyhow::Result<()> {
         return Err(report::usage("--save-logits takes one picture"));
     }
     // What is wrong with the command line is told before the weights are read.
-    weights::set_threads(&args.model)?;
+    weights::set_threads(args.model.threads)?;
     if let Some(name) = &args.model.model
         && args.hq_only
         && !weights::variant(name)?.is_hq()
@@ -156,7 +156,8 @@ fn drawn(prompts: &[Prompt]) -> DrawnPrompts {
     }
 }
 
-fn generator_options(args: &EverythingArgs) -> anyhow::Result<MaskGeneratorOptions> {
+/// The mask generator's settings from its flags.
+pub(crate) fn generator_options(args: &EverythingArgs) -> anyhow::Result<MaskGeneratorOptions> {
     let grid = match &args.point_grids {
         None => PointGrid::PerSide(args.points_per_side),
         Some(path) => {

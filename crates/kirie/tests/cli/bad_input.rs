@@ -213,7 +213,10 @@ fn wrong_usage() {
         ("cut coffee.png", "unrecognized subcommand 'cut'"),
         ("segment", "<IMAGES>"),
         ("segment coffee.png", "give --point, --box, --mask-input or --prompts, or --everything"),
-        ("segment coffee.png --point 1,1 --model sam-vit-x", "`sam-vit-x`; there are: efficientvit-sam-l0, "),
+        (
+            "segment coffee.png --point 1,1 --model sam-vit-x",
+            "`sam-vit-x`; there are: kirie-small, efficientvit-sam-l0, ",
+        ),
         ("embed coffee.png -o out --model sam-vit-x", "hq-sam-vit-h"),
         ("models info sam-vit-x", "hq-sam-vit-h"),
         ("models pull sam-vit-x", "hq-sam-vit-h"),

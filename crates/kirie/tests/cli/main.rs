@@ -9,6 +9,8 @@
 mod bad_input;
 mod common;
 mod contract;
+mod data;
+mod evaluate;
 mod folders;
 mod formats;
 mod hub;

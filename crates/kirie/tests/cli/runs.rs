@@ -85,6 +85,8 @@ fn help() {
         "models pull",
         "models convert",
         "bench",
+        "evaluate",
+        "evaluate promptable",
     ] {
         let answer = place.run(&format!("{command} --help")).done();
         let usage = format!("Usage: kirie {command}");

@@ -1,0 +1,57 @@
+//! `kirie train`, declared.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::device::DeviceArg;
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    #[command(subcommand)]
+    pub(crate) command: TrainCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrainCommand {
+    /// Distil an encoder, or train a whole model to cut objects out by boxes and points
+    Promptable(TrainRunArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The run folder keeps config.toml, log.jsonl, checkpoints/, metrics.json, report.html and, when all steps are done, \
+model.safetensors. A run that was stopped (Ctrl-C finishes the step and saves), killed or cut off goes on with --resume as if \
+nothing had happened.
+
+Examples:
+  kirie train promptable --config configs/promptable/default.toml --data photos -o runs/mine
+  kirie train promptable --config my.toml --set plan.steps=2000 --set model.init=kirie.safetensors -o runs/tuned
+  kirie train promptable --resume runs/mine"
+)]
+pub(crate) struct TrainRunArgs {
+    /// What to do, in TOML; docs/train.md lists the keys
+    #[arg(long, value_name = "FILE.toml", required_unless_present = "resume")]
+    pub(crate) config: Option<PathBuf>,
+    /// A key of the configuration, over what the file says
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    pub(crate) sets: Vec<String>,
+    /// The folder that the sets lie in, over the file's data.root
+    #[arg(long, value_name = "DIR", requires = "config")]
+    pub(crate) data: Option<PathBuf>,
+    /// Folder of the new run
+    #[arg(short, long, value_name = "RUN", required_unless_present = "resume")]
+    pub(crate) output: Option<PathBuf>,
+    /// Go on with this run
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "sets", "data", "output"])]
+    pub(crate) resume: Option<PathBuf>,
+    /// Where to run: cpu, gpu for the best one, or gpu:0, gpu:1, ...
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub(crate) device: DeviceArg,
+    /// Threads on the CPU; without it one per core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: Option<u16>,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}

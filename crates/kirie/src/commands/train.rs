@@ -1,0 +1,76 @@
+//! `kirie train`.
+
+use std::path::{Path, PathBuf};
+
+use kirie_promptable::train::{self, TrainConfig};
+use kirie_run::{ProgressMode, RunFolder, Stop, config};
+use serde_json::json;
+
+use crate::args::{TrainArgs, TrainCommand, TrainRunArgs};
+use crate::report;
+use crate::weights;
+
+pub(crate) fn run(args: TrainArgs) -> anyhow::Result<()> {
+    match args.command {
+        TrainCommand::Promptable(args) => promptable(&args),
+    }
+}
+
+fn promptable(args: &TrainRunArgs) -> anyhow::Result<()> {
+    weights::set_threads(args.threads)?;
+    let device = args.device.open()?;
+    let (config, folder): (TrainConfig, RunFolder) = match (&args.resume, &args.output) {
+        (Some(path), _) => {
+            let folder = RunFolder::open(path)?;
+            (config::load(Some(&folder.config_path()), &[])?.value, folder)
+        }
+        (None, Some(output)) => {
+            let file = args.config.as_deref();
+            let mut loaded = config::load::<TrainConfig>(file, &args.sets)?;
+            loaded.value.check()?;
+            let base = file.and_then(Path::parent).unwrap_or(Path::new("."));
+            // The run folder's copy must mean the same from wherever the run is resumed.
+            loaded.value.resolve(&absolute(base)?);
+            if let Some(data) = &args.data {
+                loaded.value.data.root = Some(absolute(data)?);
+            }
+            let folder = RunFolder::create(output)?;
+            folder.write_config(&loaded.to_toml()?)?;
+            (loaded.value, folder)
+        }
+        (None, None) => return Err(report::usage("-o RUN says where the run is kept")),
+    };
+    let stop = Stop::install()?;
+    let outcome = train::run(&config, &folder, &device, &stop, ProgressMode::Auto)?;
+    let summary = json!({
+        "run": folder.path(),
+        "steps": outcome.steps,
+        "complete": outcome.complete,
+        "validation": outcome.figures.iter().cloned().collect::<std::collections::BTreeMap<String, f64>>(),
+        "model": outcome.model,
+    });
+    folder.write_metrics(&summary)?;
+    if args.json {
+        report::print(&format!("{summary:#}"))?;
+    } else {
+        for (name, value) in &outcome.figures {
+            report::print(&format!("{name}  {value:.4}"))?;
+        }
+        if let Some(model) = &outcome.model {
+            report::print(&format!("wrote {}", model.display()))?;
+        }
+    }
+    if !outcome.complete {
+        let run = folder.path().display();
+        report::note(&format!(
+            "stopped after {} of {} steps, as asked; `kirie train promptable --resume {run}` goes on",
+            outcome.steps, config.plan.steps
+        ));
+    }
+    Ok(())
+}
+
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    Ok(std::path::absolute(path)?)
+}
