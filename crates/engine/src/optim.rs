@@ -181,11 +181,17 @@ impl Optimizer {
         self.groups.iter().rev().find(|(expression, _)| expression.is_match(name)).map(|(_, group)| group)
     }
 
-    /// Turns gradients off for the parameters of frozen groups.
+    /// Turns gradients off for the parameters of frozen groups. A batch norm that lies wholly in one keeps to its running
+    /// statistics and leaves them as they are.
     pub fn freeze<M: Module>(&self, module: M) -> M {
-        use burn::module::{ModuleMapper, Param};
+        use burn::module::{Flag, ModuleMapper, Param};
         use kirie_sam::checkpoint::KeyPath;
         struct Freezer<'a>(KeyPath, &'a Optimizer);
+        impl Freezer<'_> {
+            fn frozen(&self) -> bool {
+                self.1.group(&self.0.key()).is_some_and(|group| group.frozen)
+            }
+        }
         impl ModuleMapper for Freezer<'_> {
             fn enter_module(&mut self, name: &str, container_type: &str) {
                 self.0.enter(name, container_type);
@@ -194,8 +200,11 @@ impl Optimizer {
                 self.0.exit(container_type);
             }
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-                let frozen = self.1.group(&self.0.key()).is_some_and(|g| g.frozen);
-                if frozen { param.set_require_grad(false) } else { param }
+                if self.frozen() { param.set_require_grad(false) } else { param }
+            }
+            // Whether a batch norm trains: a flag beside its parameters, `NORM.training`.
+            fn map_flag(&mut self, flag: Param<Flag>) -> Param<Flag> {
+                if self.frozen() { flag.with_value(false) } else { flag }
             }
         }
         module.map(&mut Freezer(KeyPath::default(), self))

@@ -106,13 +106,12 @@ fn beginning() -> Linear {
 
 /// A run in `folder`, begun or gone on with.
 fn go(toy: &Toy, plan: &Plan, folder: &Path, stop: &Stop) -> Result<Outcome<Linear>, EngineError> {
-    let folder = match RunFolder::open(folder) {
-        Ok(folder) => folder,
-        Err(_) => {
-            let folder = RunFolder::create(folder)?;
-            folder.write_config("")?;
-            folder
-        }
+    let folder = if let Ok(folder) = RunFolder::open(folder) {
+        folder
+    } else {
+        let folder = RunFolder::create(folder)?;
+        folder.write_config("")?;
+        folder
     };
     train(toy, beginning(), plan, &folder, &Device::flex(), stop, ProgressMode::Silent)
 }
@@ -134,7 +133,9 @@ fn values(model: &Linear) -> Vec<f32> {
 /// The log without the time.
 fn log(run: &Path) -> Vec<serde_json::Value> {
     let mut records = kirie_run::log::read(run.join("log.jsonl")).unwrap();
-    records.iter_mut().for_each(|record| drop(record.remove("seconds")));
+    for record in &mut records {
+        record.remove("seconds");
+    }
     records.into_iter().map(serde_json::Value::Object).collect()
 }
 

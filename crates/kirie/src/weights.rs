@@ -10,7 +10,7 @@ use crate::args::ModelArgs;
 use crate::report;
 
 /// The model that runs when none is named.
-const DEFAULT_MODEL: &str = "efficientvit-sam-l0";
+pub(crate) const DEFAULT_MODEL: &str = "kirie-small";
 
 /// Sets the number of threads; before anything runs.
 pub(crate) fn set_threads(threads: Option<u16>) -> anyhow::Result<()> {
@@ -42,13 +42,19 @@ pub(crate) fn load(args: &ModelArgs) -> anyhow::Result<BurnEngine> {
         }
         (None, named) => {
             let variant = named.map_or_else(|| self::variant(DEFAULT_MODEL), Ok)?;
-            let Some(remote) = &variant.remote else {
-                anyhow::bail!("{} comes with the program, but not with this build of it", variant.name)
-            };
-            let cache = hub::cache_dir()?;
-            let path = hub::cached(remote, &cache)
-                .with_context(|| how_to_get(variant.name, remote, &cache.display().to_string()))?;
-            (variant, StateDict::open(path)?)
+            match (variant.built_in, &variant.remote) {
+                (Some(bytes), _) => (variant, StateDict::from_static(variant.name, bytes)?),
+                (None, Some(remote)) => {
+                    let cache = hub::cache_dir()?;
+                    let path = hub::cached(remote, &cache)
+                        .with_context(|| how_to_get(variant.name, remote, &cache.display().to_string()))?;
+                    (variant, StateDict::open(path)?)
+                }
+                (None, None) => anyhow::bail!(
+                    "{} comes inside the program, but not in this build (feature `built-in`)",
+                    variant.name
+                ),
+            }
         }
     };
     Ok(BurnEngine::from_state_dict(variant, &weights, &device)?)

@@ -21,7 +21,6 @@ impl Activation {
     /// Applies the activation; the shape stays as it is.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         if self != Self::Identity
-            && x.device().is_autodiff()
             && let Some(y) = fast::activation(self, &x)
         {
             return y;
@@ -72,6 +71,8 @@ mod tests {
 
     #[test]
     fn gelu_tanh_saturates_without_nan() {
-        assert_eq!(apply(Activation::GeluTanh, &[-1e4, 0.0, 1e4]), [0.0, 0.0, 1e4]);
+        let found = apply(Activation::GeluTanh, &[-1e4, 0.0, 1e4]);
+        assert!(found[0].abs() < 1e-30, "{}", found[0]);
+        assert_eq!(found[1..], [0.0, 1e4]);
     }
 }

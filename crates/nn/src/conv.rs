@@ -118,18 +118,9 @@ impl ConvNorm {
     }
 }
 
-/// Applies a convolution; while training on the processor by kirie's own kernels.
+/// Applies a convolution; on the processor by kirie's own kernels.
 pub fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
-    let padding = match conv.padding {
-        PaddingConfig2d::Valid => Some([0, 0]),
-        PaddingConfig2d::Explicit(top, left, bottom, right) if (top, left) == (bottom, right) => {
-            Some([top, left])
-        }
-        _ => None,
-    };
-    if x.device().is_autodiff()
-        && let Some(padding) = padding
-    {
+    if let Some(padding) = symmetric_padding(conv) {
         let bias = conv.bias.as_ref().map(Param::val);
         let options = ConvOptions::new(conv.stride, padding, conv.dilation, conv.groups);
         if let Some(y) = fast::conv2d(&x, &conv.weight.val(), bias.as_ref(), &options) {
@@ -139,15 +130,11 @@ pub fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     conv.forward(x)
 }
 
-/// Applies a transposed convolution; while training on the processor by kirie's own kernels, where its stride is its kernel.
+/// Applies a transposed convolution; on the processor by kirie's own kernels, where its stride is its kernel.
 pub fn conv_transpose2d(conv: &ConvTranspose2d, x: Tensor<4>) -> Tensor<4> {
     let side = conv.kernel_size[0];
     let plain = conv.padding == [0, 0] && conv.padding_out == [0, 0] && conv.dilation == [1, 1];
-    if x.device().is_autodiff()
-        && plain
-        && conv.groups == 1
-        && [conv.kernel_size, conv.stride] == [[side; 2]; 2]
-    {
+    if plain && conv.groups == 1 && [conv.kernel_size, conv.stride] == [[side; 2]; 2] {
         let bias = conv.bias.as_ref().map(Param::val);
         if let Some(y) = fast::upsample(&x, &conv.weight.val(), bias.as_ref(), side) {
             return y;
@@ -156,34 +143,27 @@ pub fn conv_transpose2d(conv: &ConvTranspose2d, x: Tensor<4>) -> Tensor<4> {
     conv.forward(x)
 }
 
-fn conv_norm_activation(conv: &Conv2d, norm: &BatchNorm, activation: Activation, x: Tensor<4>) -> Tensor<4> {
-    // A frozen norm keeps to its running statistics: Burn's road.
-    if x.device().is_autodiff() && norm.gamma.is_require_grad() {
-        let x = conv2d(conv, x);
-        return match fast::batch_norm(norm, activation, &x) {
-            Some(y) => y,
-            None => activation.forward(norm.forward(x)),
-        };
-    }
-    activation.forward(conv_batch_norm(conv, norm, x))
+/// A convolution followed by batch norm.
+pub fn conv_batch_norm(conv: &Conv2d, norm: &BatchNorm, x: Tensor<4>) -> Tensor<4> {
+    conv_norm_activation(conv, norm, Activation::Identity, x)
 }
 
-/// A convolution followed by batch norm.
-///
-/// Without gradients the norm is folded into the kernel, which saves a pass over the feature map and
-/// costs one over the weights.
-pub fn conv_batch_norm(conv: &Conv2d, norm: &BatchNorm, x: Tensor<4>) -> Tensor<4> {
-    let (PaddingConfig2d::Explicit(top, left, bottom, right), false) =
-        (conv.padding.clone(), x.device().is_autodiff())
-    else {
-        if x.device().is_autodiff() && norm.gamma.is_require_grad() {
-            return conv_norm_activation(conv, norm, Activation::Identity, x);
-        }
-        return norm.forward(conv.forward(x));
-    };
-    if (top, left) != (bottom, right) {
-        return norm.forward(conv.forward(x));
+/// Convolution, batch norm, activation, in as few passes as the case allows.
+fn conv_norm_activation(conv: &Conv2d, norm: &BatchNorm, activation: Activation, x: Tensor<4>) -> Tensor<4> {
+    if x.device().is_autodiff() {
+        let x = conv2d(conv, x);
+        // A frozen norm keeps to its running statistics, as Burn's knows.
+        let trained = norm.gamma.is_require_grad();
+        return trained
+            .then(|| fast::batch_norm(norm, activation, &x))
+            .flatten()
+            .unwrap_or_else(|| activation.forward(norm.forward(x)));
     }
+    // Without gradients the norm is folded into the kernel, which saves a pass over the feature map and costs one over
+    // the weights.
+    let Some(padding) = symmetric_padding(conv) else {
+        return activation.forward(norm.forward(conv.forward(x)));
+    };
     let scale = norm.gamma.val() / (norm.running_var.value() + norm.epsilon).sqrt();
     let mut shift = norm.beta.val() - norm.running_mean.value() * scale.clone();
     if let Some(bias) = &conv.bias {
@@ -191,12 +171,23 @@ pub fn conv_batch_norm(conv: &Conv2d, norm: &BatchNorm, x: Tensor<4>) -> Tensor<
     }
     let weight = conv.weight.val();
     let [out, ..] = weight.dims();
-    burn::tensor::module::conv2d(
-        x,
-        weight * scale.reshape([out, 1, 1, 1]),
-        Some(shift),
-        ConvOptions::new(conv.stride, [top, left], conv.dilation, conv.groups),
-    )
+    let weight = weight * scale.reshape([out, 1, 1, 1]);
+    let options = ConvOptions::new(conv.stride, padding, conv.dilation, conv.groups);
+    activation.forward(match fast::conv2d(&x, &weight, Some(&shift), &options) {
+        Some(y) => y,
+        None => burn::tensor::module::conv2d(x, weight, Some(shift), options),
+    })
+}
+
+/// The padding of lines and columns, where it is the same on both sides.
+fn symmetric_padding(conv: &Conv2d) -> Option<[usize; 2]> {
+    match conv.padding {
+        PaddingConfig2d::Valid => Some([0, 0]),
+        PaddingConfig2d::Explicit(top, left, bottom, right) if (top, left) == (bottom, right) => {
+            Some([top, left])
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

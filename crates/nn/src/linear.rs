@@ -6,13 +6,8 @@ use burn::tensor::Tensor;
 
 use crate::fast;
 
-/// Applies a linear layer, `[.., in]` to `[.., out]`; while training on the processor by kirie's own kernels.
+/// Applies a linear layer, `[.., in]` to `[.., out]`; on the processor by kirie's own kernels.
 pub fn linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
-    if x.device().is_autodiff() {
-        let bias = layer.bias.as_ref().map(Param::val);
-        if let Some(y) = fast::linear(&x, &layer.weight.val(), bias.as_ref()) {
-            return y;
-        }
-    }
-    layer.forward(x)
+    let bias = layer.bias.as_ref().map(Param::val);
+    fast::linear(&x, &layer.weight.val(), bias.as_ref()).unwrap_or_else(|| layer.forward(x))
 }

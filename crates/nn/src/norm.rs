@@ -46,9 +46,7 @@ pub struct LayerNorm2d {
 impl LayerNorm2d {
     /// `[batch, channels, height, width]` to the same shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        if x.device().is_autodiff()
-            && let Some(y) = fast::layer_norm_2d(&x, &self.weight.val(), &self.bias.val(), self.epsilon)
-        {
+        if let Some(y) = fast::layer_norm_2d(&x, &self.weight.val(), &self.bias.val(), self.epsilon) {
             return y;
         }
         self.forward_nhwc(x.permute([0, 2, 3, 1])).permute([0, 3, 1, 2])
@@ -60,19 +58,17 @@ impl LayerNorm2d {
     }
 }
 
-/// Applies a layer norm over the last dimension; while training on the processor by kirie's own kernels. (`epsilon` is the
+/// Applies a layer norm over the last dimension; on the processor by kirie's own kernels. (`epsilon` is the
 /// norm's own, which Burn keeps to itself.)
 pub fn layer_norm<const D: usize>(norm: &LayerNorm, epsilon: f64, x: Tensor<D>) -> Tensor<D> {
     match &norm.beta {
-        Some(beta) if x.device().is_autodiff() => normalise(x, norm.gamma.val(), beta.val(), epsilon),
-        _ => norm.forward(x),
+        Some(beta) => normalise(x, norm.gamma.val(), beta.val(), epsilon),
+        None => norm.forward(x),
     }
 }
 
 fn normalise<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<D> {
-    if x.device().is_autodiff()
-        && let Some(y) = fast::layer_norm(&x, &gamma, &beta, epsilon)
-    {
+    if let Some(y) = fast::layer_norm(&x, &gamma, &beta, epsilon) {
         return y;
     }
     burn::tensor::module::layer_norm(x, gamma, Some(beta), epsilon)

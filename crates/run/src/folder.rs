@@ -49,6 +49,21 @@ impl RunFolder {
         }
     }
 
+    /// Takes back what [`Self::create`] and [`Self::write_config`] made, if nothing was logged or saved since: a run that
+    /// failed before its first step is none, and must not be in the way of the next try. What cannot be removed stays.
+    pub fn discard_unused(self) {
+        let logged = fs::metadata(self.log_path()).is_ok_and(|log| log.len() > 0);
+        if logged || self.checkpoints().list().is_ok_and(|steps| !steps.is_empty()) {
+            return;
+        }
+        for file in [self.config_path(), self.log_path(), self.path.join(".lock")] {
+            let _ = fs::remove_file(file);
+        }
+        // Only if it is empty.
+        let _ = fs::remove_dir(self.path.join(CHECKPOINTS));
+        let _ = fs::remove_dir(&self.path);
+    }
+
     /// Opens the folder of a run to continue it.
     ///
     /// # Errors

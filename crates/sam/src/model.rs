@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::encoders::efficientvit::StageKind;
 use crate::encoders::{EncoderConfig, EncoderOutput, ImageEncoder};
 use crate::mask_decoder::{DecodeMode, DecoderOutput, MaskDecoder, MaskDecoderConfig};
 use crate::prompt_encoder::{PromptEncoder, PromptEncoderConfig, SparsePrompts};
@@ -20,6 +21,64 @@ pub struct SamConfig {
 }
 
 impl SamConfig {
+    /// Whether the parts fit together, for sizes that somebody wrote by hand; `input` is the side of the encoder's input,
+    /// pixels. The error says what does not.
+    pub fn check(&self, input: usize) -> Result<(), String> {
+        let dim = self.prompt_encoder.dim;
+        let side = self.prompt_encoder.embedding_size;
+        let expect = |what: &str, found: usize, expected: usize| {
+            if found == expected { Ok(()) } else { Err(format!("{what} is {found}, expected {expected}")) }
+        };
+        let divides = |what: &str, whole: usize, part: usize| {
+            if part > 0 && whole > 0 && whole.is_multiple_of(part) {
+                Ok(())
+            } else {
+                Err(format!("{what}: {part} does not divide {whole}"))
+            }
+        };
+        match &self.encoder {
+            EncoderConfig::Vit(vit) => {
+                expect("encoder.image_size", vit.image_size, input)?;
+                expect("encoder.out_channels", vit.out_channels, dim)?;
+                divides("encoder.patch of encoder.image_size", vit.image_size, vit.patch)?;
+                expect("prompt_encoder.embedding_size", side, vit.image_size / vit.patch)?;
+                divides("encoder.heads of encoder.dim", vit.dim, vit.heads)?;
+            }
+            EncoderConfig::TinyVit(tiny) => {
+                expect("encoder.out_channels", tiny.out_channels, dim)?;
+                let stride = 4 * tiny.merge_strides.iter().product::<usize>();
+                divides("the encoder's stride of the input", input, stride)?;
+                expect("prompt_encoder.embedding_size", side, input / stride)?;
+                for (width, heads) in tiny.dims.iter().zip(tiny.heads) {
+                    divides("encoder.heads of encoder.dims", *width, heads)?;
+                }
+            }
+            EncoderConfig::EfficientVit(vit) => {
+                expect("encoder.out_channels", vit.out_channels, dim)?;
+                expect("encoder.out_size", vit.out_size, side)?;
+                if vit.stages.len() < 3 {
+                    return Err(format!("encoder.stages are {}, expected 3 or more", vit.stages.len()));
+                }
+                divides("the encoder's stride of the input", input, 1 << vit.stages.len())?;
+                for stage in &vit.stages {
+                    if matches!(stage.kind, StageKind::Attention(_)) {
+                        divides("encoder.head_dim of a stage's width", stage.width, vit.head_dim)?;
+                    }
+                }
+            }
+        }
+        let transformer = &self.mask_decoder.transformer;
+        expect("mask_decoder.transformer.dim", transformer.dim, dim)?;
+        divides("8 of the decoder's width", dim, 8)?;
+        divides("attention_downsample of the decoder's width", dim, transformer.attention_downsample)?;
+        divides(
+            "heads of the decoder's inner width",
+            dim / transformer.attention_downsample,
+            transformer.heads,
+        )?;
+        divides("4 of prompt_encoder.mask_channels", self.prompt_encoder.mask_channels, 4)
+    }
+
     /// Parameters by default initialisation, made lazily.
     pub fn init(&self, device: &Device) -> Sam {
         Sam {
@@ -68,5 +127,25 @@ impl Sam {
         let image = embedding + dense;
         let sparse = (prompts.tokens > 0).then(|| self.prompt_encoder.sparse(prompts, &device));
         self.mask_decoder.forward(image, image_pe, sparse, hq_features, mode)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::registry;
+
+    #[test]
+    fn registered_sizes_fit_and_others_are_told() {
+        for variant in registry::variants() {
+            assert_eq!(variant.config().check(variant.preprocess.size as usize), Ok(()), "{}", variant.name);
+        }
+        let mut config = registry::variant("kirie-small").unwrap().config();
+        config.mask_decoder.transformer.heads = 3;
+        assert_eq!(
+            config.check(256).unwrap_err(),
+            "heads of the decoder's inner width: 3 does not divide 64"
+        );
+        let config = registry::variant("sam-vit-b").unwrap().config();
+        assert_eq!(config.check(512).unwrap_err(), "encoder.image_size is 1024, expected 512");
     }
 }

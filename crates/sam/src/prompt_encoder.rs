@@ -287,6 +287,8 @@ mod tests {
 
     #[test]
     fn prompts_are_drawn_where_they_are() {
+        use TokenLabel::{BoxBottomRight, BoxTopLeft, Negative, Padding, Positive};
+
         let config = PromptEncoderConfig {
             dim: 8,
             embedding_size: 8,
@@ -295,7 +297,6 @@ mod tests {
             draw_prompts: true,
         };
         let encoder = config.init(&Device::flex());
-        use TokenLabel::{BoxBottomRight, BoxTopLeft, Negative, Padding, Positive};
         let prompts = SparsePrompts {
             tokens: 3,
             // a box of 4 to 20 and 8 to 17 in a frame of 64, which the map halves; then two points

@@ -23,6 +23,8 @@ pub struct Variant {
     pub preprocess: Preprocess,
     /// Its weights on a model hub; none for a model that comes with the program.
     pub remote: Option<RemoteFile>,
+    /// Its weights as part of the program, a safetensors file.
+    pub built_in: Option<&'static [u8]>,
     /// Licence of those weights.
     pub licence: &'static str,
     /// Trainable parameters of the whole model (buffers not counted).
@@ -187,6 +189,12 @@ macro_rules! hq_file {
     };
 }
 
+/// The weights of kirie's own model, as `kirie train promptable` made them (docs/model-card.md).
+#[cfg(feature = "built-in")]
+const SMALL: Option<&[u8]> = Some(include_bytes!("../weights/kirie-small.safetensors"));
+#[cfg(not(feature = "built-in"))]
+const SMALL: Option<&[u8]> = None;
+
 /// kirie's own model: EfficientViT-SAM's design at small widths, with a narrow decoder.
 fn small() -> SamConfig {
     use StageKind::{Attention, Fused, Mb, Res};
@@ -238,6 +246,7 @@ static VARIANTS: &[Variant] = &[
         about: "kirie's own small model, part of the program",
         preprocess: Preprocess::sam(256),
         remote: None,
+        built_in: SMALL,
         licence: "research only; see docs/model-card.md",
         parameters: 0,
         config: small,
@@ -247,6 +256,7 @@ static VARIANTS: &[Variant] = &[
         about: "EfficientViT-SAM, the fastest of the family",
         preprocess: Preprocess::sam(512),
         remote: Some(efficientvit_file!("l0", Integrity::Sha256Prefix("c4f994b01a16"))),
+        built_in: None,
         licence: "Apache-2.0",
         parameters: 34_792_784,
         config: || efficientvit(EfficientVitConfig::l([1, 1, 1, 4, 4], 4)),
@@ -256,6 +266,7 @@ static VARIANTS: &[Variant] = &[
         about: "EfficientViT-SAM, deeper than L0",
         preprocess: Preprocess::sam(512),
         remote: Some(efficientvit_file!("l1", Integrity::Sha256Prefix("fa151df2b9b9"))),
+        built_in: None,
         licence: "Apache-2.0",
         parameters: 47_650_128,
         config: || efficientvit(EfficientVitConfig::l([1, 1, 1, 6, 6], 8)),
@@ -265,6 +276,7 @@ static VARIANTS: &[Variant] = &[
         about: "EfficientViT-SAM, SAM ViT-H's accuracy on COCO at 512 pixels",
         preprocess: Preprocess::sam(512),
         remote: Some(efficientvit_file!("l2", Integrity::Sha256Prefix("d4bfd842224c"))),
+        built_in: None,
         licence: "Apache-2.0",
         parameters: 61_328_592,
         config: || efficientvit(EfficientVitConfig::l([1, 2, 2, 8, 8], 12)),
@@ -274,6 +286,7 @@ static VARIANTS: &[Variant] = &[
         about: "EfficientViT-SAM at 1024 pixels",
         preprocess: Preprocess::sam(1024),
         remote: Some(efficientvit_file!("xl0", Integrity::Announced)),
+        built_in: None,
         licence: "Apache-2.0",
         parameters: 116_957_904,
         config: || efficientvit(EfficientVitConfig::xl([0, 1, 1, 2, 3, 3], 6)),
@@ -283,6 +296,7 @@ static VARIANTS: &[Variant] = &[
         about: "EfficientViT-SAM, the most accurate of the family",
         preprocess: Preprocess::sam(1024),
         remote: Some(efficientvit_file!("xl1", Integrity::Announced)),
+        built_in: None,
         licence: "Apache-2.0",
         parameters: 203_346_128,
         config: || efficientvit(EfficientVitConfig::xl([1, 2, 2, 4, 6, 6], 12)),
@@ -296,6 +310,7 @@ static VARIANTS: &[Variant] = &[
             file: "mobile_sam.pt",
             integrity: Integrity::Md5("f3c0d8cda613564d499310dab6c812cd"),
         }),
+        built_in: None,
         licence: "Apache-2.0",
         parameters: 10_130_092,
         config: || sam(EncoderConfig::TinyVit(TinyVitConfig::mobile_sam()), 1e-5, None),
@@ -305,6 +320,7 @@ static VARIANTS: &[Variant] = &[
         about: "SAM with ViT-B",
         preprocess: Preprocess::sam(1024),
         remote: Some(sam_file!("sam_vit_b_01ec64.pth", "01ec64d29a2fca3f0661936605ae66f8")),
+        built_in: None,
         licence: "Apache-2.0",
         parameters: 93_735_472,
         config: || sam(EncoderConfig::Vit(vit_b()), 1e-5, None),
@@ -314,6 +330,7 @@ static VARIANTS: &[Variant] = &[
         about: "SAM with ViT-L",
         preprocess: Preprocess::sam(1024),
         remote: Some(sam_file!("sam_vit_l_0b3195.pth", "0b3195507c641ddb6910d2bb5adee89c")),
+        built_in: None,
         licence: "Apache-2.0",
         parameters: 312_342_832,
         config: || sam(EncoderConfig::Vit(vit_l()), 1e-5, None),
@@ -323,6 +340,7 @@ static VARIANTS: &[Variant] = &[
         about: "SAM with ViT-H, the original",
         preprocess: Preprocess::sam(1024),
         remote: Some(sam_file!("sam_vit_h_4b8939.pth", "4b8939a88964f0f4ff5f5b2642c598a6")),
+        built_in: None,
         licence: "Apache-2.0",
         parameters: 641_090_608,
         config: || sam(EncoderConfig::Vit(vit_h()), 1e-5, None),
@@ -332,6 +350,7 @@ static VARIANTS: &[Variant] = &[
         about: "HQ-SAM with a TinyViT encoder",
         preprocess: Preprocess::sam(1024),
         remote: Some(hq_file!("sam_hq_vit_tiny.pth")),
+        built_in: None,
         licence: "Apache-2.0",
         parameters: 10_578_604,
         config: || sam(EncoderConfig::TinyVit(TinyVitConfig::mobile_sam()), 1e-5, Some(160)),
@@ -341,6 +360,7 @@ static VARIANTS: &[Variant] = &[
         about: "HQ-SAM with ViT-B: finer edges",
         preprocess: Preprocess::sam(1024),
         remote: Some(hq_file!("sam_hq_vit_b.pth")),
+        built_in: None,
         licence: "Apache-2.0",
         parameters: 94_806_576,
         config: || sam(EncoderConfig::Vit(vit_b()), 1e-5, Some(768)),
@@ -350,6 +370,7 @@ static VARIANTS: &[Variant] = &[
         about: "HQ-SAM with ViT-L",
         preprocess: Preprocess::sam(1024),
         remote: Some(hq_file!("sam_hq_vit_l.pth")),
+        built_in: None,
         licence: "Apache-2.0",
         parameters: 313_676_080,
         config: || sam(EncoderConfig::Vit(vit_l()), 1e-5, Some(1024)),
@@ -359,6 +380,7 @@ static VARIANTS: &[Variant] = &[
         about: "HQ-SAM with ViT-H",
         preprocess: Preprocess::sam(1024),
         remote: Some(hq_file!("sam_hq_vit_h.pth")),
+        built_in: None,
         licence: "Apache-2.0",
         parameters: 642_686_000,
         config: || sam(EncoderConfig::Vit(vit_h()), 1e-5, Some(1280)),

@@ -145,3 +145,66 @@ fn gradients_reach_every_parameter_that_took_part() {
         }
     }
 }
+
+/// Every gradient of a whole model, by name.
+fn all_gradients(config: &SamConfig, device: &Device) -> Vec<(String, Vec<f32>)> {
+    struct Values<'a>(&'a Gradients, Vec<Option<Vec<f32>>>);
+    impl ModuleVisitor for Values<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let gradient = param.val().grad(self.0);
+            self.1.push(gradient.map(|g| g.into_data().iter::<f32>().collect()));
+        }
+    }
+    let model = config.init(device);
+    let weights = StateDict::by_formula(module_keys(&model));
+    let model = load(model, &weights, "tiny", device).unwrap();
+    let encoded = model.encode(random([2, 3, 32, 32], 1, device));
+    // Two prompts for each of two pictures, as training asks them.
+    let [count, dim, side, _] = encoded.embedding.dims();
+    let image = encoded.embedding.unsqueeze_dim::<5>(1).expand([count, 2, dim, side, side]).reshape([
+        2 * count,
+        dim,
+        side,
+        side,
+    ]);
+    let prompts = SparsePrompts {
+        tokens: 2,
+        coords: (0..8).map(|i| [3.0 + 7.0 * i as f32, 5.0 + 6.0 * i as f32]).collect(),
+        labels: [TokenLabel::BoxTopLeft, TokenLabel::BoxBottomRight].repeat(4),
+    };
+    let image_pe = model.prompt_encoder.dense_pe(device);
+    let mode = DecodeMode { multimask: true, hq_only: false };
+    let output = model.decode(image, image_pe, None, &prompts, None, mode);
+    let wanted = random(output.masks.dims(), 3, device);
+    let gradients =
+        ((output.masks - wanted).powf_scalar(2.0).mean() + output.iou.powf_scalar(2.0).sum()).backward();
+    let mut values = Values(&gradients, Vec::new());
+    model.visit(&mut values);
+    let keys = module_keys(&model).into_iter().filter(|k| !k.optional).map(|k| k.key);
+    keys.zip(values.1).filter_map(|(key, gradient)| Some((key, gradient?))).collect()
+}
+
+/// kirie's own kernels and Burn's composed operations (which activation checkpointing falls back to) give the same
+/// gradients for whole models, batch statistics included.
+#[test]
+fn both_roads_give_the_same_gradients() {
+    for encoder in [
+        EncoderConfig::EfficientVit(tiny_efficientvit()),
+        EncoderConfig::Vit(tiny_vit()),
+        EncoderConfig::TinyVit(tiny_tiny_vit()),
+    ] {
+        for draw_prompts in [false, true] {
+            let mut config = tiny_sam(encoder.clone(), None);
+            config.prompt_encoder.draw_prompts = draw_prompts;
+            let device = Device::flex().autodiff();
+            let ours = all_gradients(&config, &device);
+            let burns = all_gradients(&config, &device.gradient_checkpointing());
+            assert_eq!(ours.len(), burns.len());
+            for ((key, ours), (_, burns)) in ours.iter().zip(&burns) {
+                let scale = burns.iter().fold(1e-3_f32, |m, v| m.max(v.abs()));
+                let worst = ours.iter().zip(burns).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale;
+                assert!(worst < 2e-3, "{key}: off by {worst} of the largest, {scale}");
+            }
+        }
+    }
+}

@@ -41,7 +41,15 @@ fn promptable(args: &TrainRunArgs) -> anyhow::Result<()> {
         (None, None) => return Err(report::usage("-o RUN says where the run is kept")),
     };
     let stop = Stop::install()?;
-    let outcome = train::run(&config, &folder, &device, &stop, ProgressMode::Auto)?;
+    let outcome = match train::run(&config, &folder, &device, &stop, ProgressMode::Auto) {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            if args.resume.is_none() {
+                folder.discard_unused();
+            }
+            return Err(error.into());
+        }
+    };
     let summary = json!({
         "run": folder.path(),
         "steps": outcome.steps,

@@ -17,3 +17,5 @@ mod hub;
 mod models;
 mod runs;
 mod torch;
+mod train;
+mod train_faults;

@@ -35,29 +35,58 @@ pub(super) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
     ) -> [Option<Vec<f32>>; N];
 }
 
-/// The tensor as a node of the graph, where it is one, of float32.
-pub(super) fn node<const D: usize>(tensor: &Tensor<D>) -> Option<Node> {
-    if tensor.dtype() != DType::F32 || !tensor.is_autodiff() {
-        return None;
-    }
-    tensor.clone().try_into_primitive::<Graph>().ok()
+/// A float32 tensor on the processor.
+pub(super) enum Value {
+    /// With a history.
+    Graph(Node),
+    /// Without.
+    Plain(FlexTensor),
 }
 
-/// Applies a kernel; the output has the given shape.
+/// The tensor as the kernels can take it, where they can.
+pub(super) fn value<const D: usize>(tensor: &Tensor<D>) -> Option<Value> {
+    if tensor.dtype() != DType::F32 {
+        return None;
+    }
+    if tensor.is_autodiff() {
+        tensor.clone().try_into_primitive::<Graph>().ok().map(Value::Graph)
+    } else {
+        tensor.clone().try_into_primitive::<Flex>().ok().map(Value::Plain)
+    }
+}
+
+/// Applies a kernel; the output has the given shape. `None` if some inputs have a history and others cannot have one.
 pub(super) fn apply<K: Kernel<N>, const N: usize, const D: usize>(
     kernel: K,
-    inputs: [Node; N],
+    inputs: [Value; N],
     shape: [usize; D],
-) -> Tensor<D> {
+) -> Option<Tensor<D>> {
+    let output = Shape::from(shape.to_vec());
+    let with_history = inputs.iter().filter(|input| matches!(input, Value::Graph(_))).count();
+    if with_history == 0 {
+        let values = inputs.map(|input| match input {
+            Value::Graph(node) => contiguous(node.into_primitive()),
+            Value::Plain(values) => contiguous(values),
+        });
+        let (values, _) = kernel.forward(values.each_ref().map(FlexTensor::storage::<f32>));
+        return Some(Tensor::from_primitive::<Flex>(tensor(values, output)));
+    }
+    if with_history < N {
+        return None;
+    }
+    let inputs = inputs.map(|input| match input {
+        Value::Graph(node) => node,
+        Value::Plain(values) => Node::new(values),
+    });
     let guards = inputs.each_ref().map(Node::node);
     let values = inputs.map(|input| contiguous(input.into_primitive()));
-    let (output, saved) = kernel.forward(values.each_ref().map(FlexTensor::storage::<f32>));
-    let output = tensor(output, Shape::from(shape.to_vec()));
+    let (result, saved) = kernel.forward(values.each_ref().map(FlexTensor::storage::<f32>));
+    let result = tensor(result, output);
     let node = match Operation(kernel).prepare::<NoCheckpointing>(guards).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(State { inputs: values, saved }, output),
-        OpsKind::UnTracked(prep) => prep.finish(output),
+        OpsKind::Tracked(prep) => prep.finish(State { inputs: values, saved }, result),
+        OpsKind::UnTracked(prep) => prep.finish(result),
     };
-    Tensor::from_primitive::<Graph>(node)
+    Some(Tensor::from_primitive::<Graph>(node))
 }
 
 /// Row-major from the first byte on, as the kernels read.

@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, TensorData, ops::ConvOptions};
 use kirie_kernels::{Conv2d, Gemm, Stats};
 use rayon::prelude::*;
 
-use super::graph::{Kernel, apply, node};
+use super::graph::{Kernel, apply, value};
 use crate::Activation;
 
 fn kind(activation: Activation) -> kirie_kernels::Activation {
@@ -41,7 +41,7 @@ pub(crate) fn activation<const D: usize>(activation: Activation, x: &Tensor<D>) 
         }
     }
     let shape = x.dims();
-    Some(apply(Elementwise(kind(activation)), [node(x)?], shape))
+    apply(Elementwise(kind(activation)), [value(x)?], shape)
 }
 
 /// A convolution, `x` `[batch, in, height, width]`, `weight` `[out, in / groups, kh, kw]`; symmetric padding, no dilation.
@@ -136,10 +136,10 @@ pub(crate) fn conv2d(
     };
     let [out_height, out_width] = shape.output();
     let output = [batch, out_channels, out_height, out_width];
-    Some(match bias {
-        None => apply::<_, 2, 4>(Convolution(shape), [node(x)?, node(weight)?], output),
-        Some(bias) => apply::<_, 3, 4>(Convolution(shape), [node(x)?, node(weight)?, node(bias)?], output),
-    })
+    match bias {
+        None => apply::<_, 2, 4>(Convolution(shape), [value(x)?, value(weight)?], output),
+        Some(bias) => apply::<_, 3, 4>(Convolution(shape), [value(x)?, value(weight)?, value(bias)?], output),
+    }
 }
 
 /// Batch norm in training mode and the activation after it; brings the running statistics up to date.
@@ -197,8 +197,8 @@ pub(crate) fn batch_norm(norm: &BatchNorm, activation: Activation, x: &Tensor<4>
         activation: kind(activation),
         stats: stats.clone(),
     };
-    let inputs = [node(x)?, node(&norm.gamma.val())?, node(&norm.beta.val())?];
-    let y = apply(kernel, inputs, [batch, channels, height, width]);
+    let inputs = [value(x)?, value(&norm.gamma.val())?, value(&norm.beta.val())?];
+    let y = apply(kernel, inputs, [batch, channels, height, width])?;
     let stats = stats.get()?;
     // As Burn's own batch norm does it: the biased variance of the batch goes into the running one.
     let follow = |running: Tensor<1>, new: &[f32]| {
@@ -262,7 +262,7 @@ pub(crate) fn layer_norm<const D: usize>(
     let width = shape[D - 1];
     let rows = shape[..D - 1].iter().product();
     let kernel = LayerNormKernel { shape: [rows, width, 1], last: true, epsilon: epsilon as f32 };
-    Some(apply(kernel, [node(x)?, node(gamma)?, node(beta)?], shape))
+    apply(kernel, [value(x)?, value(gamma)?, value(beta)?], shape)
 }
 
 /// Layer norm over the channels of a feature map.
@@ -275,7 +275,7 @@ pub(crate) fn layer_norm_2d(
     let [batch, channels, height, width] = x.dims();
     let kernel =
         LayerNormKernel { shape: [batch, channels, height * width], last: false, epsilon: epsilon as f32 };
-    Some(apply(kernel, [node(x)?, node(gamma)?, node(beta)?], x.dims()))
+    apply(kernel, [value(x)?, value(gamma)?, value(beta)?], x.dims())
 }
 
 /// `x` `[.., in]` times `weight` `[in, out]`, plus `bias` `[out]`.
@@ -380,10 +380,10 @@ pub(crate) fn linear<const D: usize>(
     let [input, output] = weight.dims();
     let kernel = Product { rows: shape[..D - 1].iter().product(), input, output };
     shape[D - 1] = output;
-    Some(match bias {
-        None => apply::<_, 2, D>(kernel, [node(x)?, node(weight)?], shape),
-        Some(bias) => apply::<_, 3, D>(kernel, [node(x)?, node(weight)?, node(bias)?], shape),
-    })
+    match bias {
+        None => apply::<_, 2, D>(kernel, [value(x)?, value(weight)?], shape),
+        Some(bias) => apply::<_, 3, D>(kernel, [value(x)?, value(weight)?, value(bias)?], shape),
+    }
 }
 
 /// A transposed convolution that makes every pixel a square of `k` x `k`: `x` `[batch, in, height, width]`, `weight`
@@ -500,6 +500,6 @@ pub(crate) fn upsample(
     let [batch, input, height, width] = x.dims();
     let [_, output, ..] = weight.dims();
     let kernel = Squares { batch, input, output, height, width, k };
-    let inputs = [node(x)?, node(weight)?, node(bias?)?];
-    Some(apply(kernel, inputs, [batch, output, height * k, width * k]))
+    let inputs = [value(x)?, value(weight)?, value(bias?)?];
+    apply(kernel, inputs, [batch, output, height * k, width * k])
 }

@@ -1,9 +1,9 @@
-//! Training on the processor by kirie's own kernels.
+//! The processor's road, by kirie's own kernels.
 //!
-//! Burn's Flex backend composes the backward pass of a layer from whole-tensor operations. The layers that training
-//! spends its time in are done here instead, forward and backward, by the kernels of `kirie_kernels`, as operations of
-//! Burn's autodiff graph. Every function gives `None` where that does not apply (another device, no autodiff, another number
-//! type, activation checkpointing), and the caller then takes Burn's road; the results agree to rounding.
+//! Burn's Flex backend composes the backward pass of a layer from whole-tensor operations. The layers that training and
+//! inference spend their time in are done here instead, forward and backward, by the kernels of `kirie_kernels`, as
+//! operations of Burn's autodiff graph or without one. Every function gives `None` where that does not apply (another device,
+//! another number type, activation checkpointing), and the caller then takes Burn's road; the results agree to rounding.
 
 #[cfg(feature = "flex")]
 mod graph;

@@ -67,6 +67,10 @@ impl ModelSpec {
             preprocess.size = size;
         }
         let sizes = sizes.cloned().unwrap_or_else(|| variant.config());
+        if let Err(reason) = sizes.check(preprocess.size as usize) {
+            let expected = "sizes that fit together and the input".to_owned();
+            return Err(TrainError::Setting { name: "model.sizes".to_owned(), found: reason, expected });
+        }
         Ok(Self { name: name.to_owned(), sizes, preprocess })
     }
 

@@ -1,8 +1,9 @@
 //! A state dict in a file, of either format, and the writer.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Cursor, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -22,14 +23,17 @@ const MAX_HEADER: u64 = 100_000_000;
 const WRAPPERS: [&str; 2] = ["state_dict", "model"];
 
 /// The tensors of a weight file. Only names and shapes are held until a tensor is asked for.
-#[derive(Debug)]
 pub struct StateDict {
     path: PathBuf,
     metadata: HashMap<String, String>,
     entries: BTreeMap<String, Entry>,
     /// A safetensors file, open for reading its tensors.
-    file: Option<Mutex<File>>,
+    file: Option<Mutex<Box<dyn Content>>>,
 }
+
+/// A file, or bytes in memory.
+trait Content: Read + Seek + Send {}
+impl<T: Read + Seek + Send> Content for T {}
 
 #[derive(Debug)]
 struct Entry {
@@ -47,6 +51,15 @@ enum Source {
     Range { start: u64, length: usize, dtype: Dtype },
 }
 
+impl fmt::Debug for StateDict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateDict")
+            .field("path", &self.path)
+            .field("tensors", &self.entries.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl StateDict {
     /// Opens `.safetensors`, `.pt` or `.pth`; the content decides which, not the name.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
@@ -62,7 +75,7 @@ impl StateDict {
         }
         let header = head.first_chunk::<8>().map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes));
         if header <= MAX_HEADER && head.get(8) == Some(&b'{') {
-            return Self::from_safetensors(path, file, header, length);
+            return Self::from_safetensors(path, Box::new(file), header, length);
         }
         match foreign(&head) {
             Some(what) => Err(format(format!("it is {what}, neither PyTorch nor safetensors"))),
@@ -70,10 +83,21 @@ impl StateDict {
         }
     }
 
+    /// A safetensors file that is part of the program. `name` stands for its path in messages.
+    pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self, CheckpointError> {
+        let path = Path::new(name);
+        let Some((header, _)) = bytes.split_first_chunk::<8>() else {
+            let reason = format!("it has {} bytes", bytes.len());
+            return Err(CheckpointError::Format { path: path.to_owned(), reason });
+        };
+        let header = u64::from_le_bytes(*header).min(MAX_HEADER);
+        Self::from_safetensors(path, Box::new(Cursor::new(bytes)), header, bytes.len() as u64)
+    }
+
     /// Reads the header; the tensors are read from the file when they are asked for.
     fn from_safetensors(
         path: &Path,
-        mut file: File,
+        mut file: Box<dyn Content>,
         header: u64,
         length: u64,
     ) -> Result<Self, CheckpointError> {

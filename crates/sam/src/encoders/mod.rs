@@ -11,7 +11,7 @@ use burn::module::Module;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
-use kirie_nn::{LayerNorm2d, LayerNorm2dConfig};
+use kirie_nn::{LayerNorm2d, LayerNorm2dConfig, conv2d};
 use serde::{Deserialize, Serialize};
 
 pub use efficientvit::{EfficientVit, EfficientVitConfig};
@@ -102,8 +102,8 @@ impl Neck {
 
     /// `[batch, input, height, width]` to `[batch, output, height, width]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.i1.forward(self.i0.forward(x));
-        self.i3.forward(self.i2.forward(x))
+        let x = self.i1.forward(conv2d(&self.i0, x));
+        self.i3.forward(conv2d(&self.i2, x))
     }
 }
 

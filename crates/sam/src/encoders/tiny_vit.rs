@@ -16,14 +16,17 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{
     BatchNorm, BatchNormConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, PaddingConfig2d,
 };
-use burn::tensor::activation::gelu;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kirie_nn::conv::conv_batch_norm;
+use kirie_nn::{Activation, layer_norm, linear};
 use serde::{Deserialize, Serialize};
 
 use super::{EncoderOutput, Neck, window_merge, window_partition};
+
+/// Of the layer norms in the blocks.
+const NORM_EPSILON: f64 = 1e-5;
 
 /// Configuration of [`TinyVit`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,7 +117,7 @@ impl TinyVit {
     /// `[batch, 3, size, size]` to the embedding; the early map is the second stage's output.
     pub fn forward(&self, x: Tensor<4>) -> EncoderOutput {
         let seq = &self.patch_embed.seq;
-        let mut x = seq.i2.forward(gelu(seq.i0.forward(x)));
+        let mut x = seq.i2.forward(Activation::Gelu.forward(seq.i0.forward(x)));
         let mut early = None;
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x);
@@ -238,9 +241,9 @@ impl MbConv {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let y = gelu(self.conv1.forward(x.clone()));
-        let y = gelu(self.conv2.forward(y));
-        gelu(x + self.conv3.forward(y))
+        let y = Activation::Gelu.forward(self.conv1.forward(x.clone()));
+        let y = Activation::Gelu.forward(self.conv2.forward(y));
+        Activation::Gelu.forward(x + self.conv3.forward(y))
     }
 }
 
@@ -265,8 +268,8 @@ impl PatchMerging {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = gelu(self.conv1.forward(x));
-        self.conv3.forward(gelu(self.conv2.forward(x)))
+        let x = Activation::Gelu.forward(self.conv1.forward(x));
+        self.conv3.forward(Activation::Gelu.forward(self.conv2.forward(x)))
     }
 }
 
@@ -287,14 +290,14 @@ impl Block {
         Self {
             attn: BiasedAttention {
                 attention_biases: Initializer::Zeros.init([heads, window * window], device),
-                norm: LayerNormConfig::new(dim).init(device),
+                norm: LayerNormConfig::new(dim).with_epsilon(NORM_EPSILON).init(device),
                 qkv: LinearConfig::new(dim, 3 * dim).init(device),
                 proj: LinearConfig::new(dim, dim).init(device),
                 heads,
                 window,
             },
             mlp: NormedMlp {
-                norm: LayerNormConfig::new(dim).init(device),
+                norm: LayerNormConfig::new(dim).with_epsilon(NORM_EPSILON).init(device),
                 fc1: LinearConfig::new(dim, 4 * dim).init(device),
                 fc2: LinearConfig::new(4 * dim, dim).init(device),
             },
@@ -327,7 +330,8 @@ pub struct NormedMlp {
 
 impl NormedMlp {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.fc2.forward(gelu(self.fc1.forward(self.norm.forward(x))))
+        let hidden = linear(&self.fc1, layer_norm(&self.norm, NORM_EPSILON, x));
+        linear(&self.fc2, Activation::Gelu.forward(hidden))
     }
 }
 
@@ -354,9 +358,7 @@ impl BiasedAttention {
         let [windows, side, _, dim] = x.dims();
         let (heads, head_dim, tokens) = (self.heads, dim / self.heads, side * side);
         let device = x.device();
-        let qkv = self
-            .qkv
-            .forward(self.norm.forward(x))
+        let qkv = linear(&self.qkv, layer_norm(&self.norm, NORM_EPSILON, x))
             .reshape([windows, tokens, heads, 3 * head_dim])
             .swap_dims(1, 2);
         let part = |i: usize| qkv.clone().narrow(3, i * head_dim, head_dim);
@@ -367,7 +369,7 @@ impl BiasedAttention {
             .reshape([1, heads, tokens, tokens])
             .expand([windows, heads, tokens, tokens]);
         let out = attention(part(0), part(1), part(2), None, Some(bias), AttentionModuleOptions::default());
-        self.proj.forward(out.swap_dims(1, 2).reshape([windows, side, side, dim]))
+        linear(&self.proj, out.swap_dims(1, 2).reshape([windows, side, side, dim]))
     }
 }
 

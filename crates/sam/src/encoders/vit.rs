@@ -15,10 +15,13 @@ use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor, TensorData};
-use kirie_nn::{Activation, Mlp, MlpConfig};
+use kirie_nn::{Activation, Mlp, MlpConfig, conv2d, layer_norm, linear};
 use serde::{Deserialize, Serialize};
 
 use super::{EncoderOutput, Neck, window_merge, window_partition};
+
+/// Of the layer norms in the blocks.
+const NORM_EPSILON: f64 = 1e-6;
 
 /// Configuration of [`Vit`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,7 +81,7 @@ impl VitConfig {
 
     fn block(&self, windowed: bool, grid: usize, device: &Device) -> Block {
         let side = if windowed { self.window } else { grid };
-        let norm = || LayerNormConfig::new(self.dim).with_epsilon(1e-6).init(device);
+        let norm = || LayerNormConfig::new(self.dim).with_epsilon(NORM_EPSILON).init(device);
         let table = || Initializer::Zeros.init([2 * side - 1, self.dim / self.heads], device);
         Block {
             norm1: norm(),
@@ -120,7 +123,7 @@ pub struct PatchEmbed {
 impl Vit {
     /// `[batch, 3, size, size]` to the embedding; the early map is the output of the first global block.
     pub fn forward(&self, x: Tensor<4>) -> EncoderOutput {
-        let mut x = self.patch_embed.proj.forward(x).permute([0, 2, 3, 1]) + self.pos_embed.val();
+        let mut x = conv2d(&self.patch_embed.proj, x).permute([0, 2, 3, 1]) + self.pos_embed.val();
         let mut early = None;
         for block in &self.blocks {
             x = block.forward(x);
@@ -154,7 +157,7 @@ impl Block {
     /// value are the projection's bias and take part in the softmax, as in the reference.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, height, width, _] = x.dims();
-        let normed = self.norm1.forward(x.clone());
+        let normed = layer_norm(&self.norm1, NORM_EPSILON, x.clone());
         let attended = match self.window {
             Some(side) => {
                 let windows = self.attn.forward(window_partition(normed, side));
@@ -163,7 +166,7 @@ impl Block {
             None => self.attn.forward(normed),
         };
         let x = x + attended;
-        x.clone() + self.mlp.forward(self.norm2.forward(x))
+        x.clone() + self.mlp.forward(layer_norm(&self.norm2, NORM_EPSILON, x))
     }
 }
 
@@ -193,9 +196,7 @@ impl RelativeAttention {
         let (heads, head_dim, tokens) = (self.heads, dim / self.heads, height * width);
         let device = x.device();
 
-        let qkv = self
-            .qkv
-            .forward(x)
+        let qkv = linear(&self.qkv, x)
             .reshape([batch, tokens, 3, heads, head_dim])
             .permute([2, 0, 3, 1, 4])
             .reshape([3 * batch, heads, tokens, head_dim]);
@@ -225,7 +226,7 @@ impl RelativeAttention {
         let k = Tensor::cat(vec![k, places], 3);
         let options = AttentionModuleOptions { scale: Some(1.0), ..Default::default() };
         let out = attention(q, k, v, None, None, options);
-        self.proj.forward(out.swap_dims(1, 2).reshape([batch, height, width, dim]))
+        linear(&self.proj, out.swap_dims(1, 2).reshape([batch, height, width, dim]))
     }
 }
 

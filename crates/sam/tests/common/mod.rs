@@ -110,6 +110,7 @@ const fn variant(name: &'static str, config: fn() -> SamConfig) -> Variant {
         about: "for tests",
         preprocess: PREPROCESS,
         remote: None,
+        built_in: None,
         licence: "",
         parameters: 0,
         config,
