@@ -19,6 +19,7 @@ mod named;
 pub mod optim;
 pub mod random;
 pub mod schedule;
+mod session;
 pub mod train;
 
 pub use error::EngineError;

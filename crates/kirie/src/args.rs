@@ -261,6 +261,9 @@ pub(crate) enum ModelsCommand {
         /// The model they should be of; found out without it
         #[arg(long, value_name = "NAME")]
         model: Option<String>,
+        /// Store float16: half the size, three digits
+        #[arg(long)]
+        half: bool,
     },
 }
 

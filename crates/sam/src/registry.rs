@@ -248,7 +248,7 @@ static VARIANTS: &[Variant] = &[
         remote: None,
         built_in: SMALL,
         licence: "research only; see docs/model-card.md",
-        parameters: 0,
+        parameters: 3_873_776,
         config: small,
     },
     Variant {

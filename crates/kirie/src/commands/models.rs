@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use kirie_data::create_parent;
+use kirie_data::{create_parent, write_atomic};
 use kirie_sam::BurnEngine;
-use kirie_sam::checkpoint::{StateDict, model_metadata, state_dict_of, write_safetensors};
+use kirie_sam::checkpoint::{FloatFormat, StateDict, model_metadata, state_dict_of, write_safetensors_to};
 use kirie_sam::hub::{self, Integrity, Progress, PullOptions, Verified};
 use kirie_sam::registry::{self, Variant};
 use serde_json::{Value, json};
@@ -22,7 +22,9 @@ pub(crate) fn run(args: ModelsArgs) -> anyhow::Result<()> {
         ModelsCommand::List { json } => list(json),
         ModelsCommand::Info { model, json } => info(&model, json),
         ModelsCommand::Pull { models, json } => pull(&models, json),
-        ModelsCommand::Convert { input, output, model } => convert(&input, &output, model.as_deref()),
+        ModelsCommand::Convert { input, output, model, half } => {
+            convert(&input, &output, model.as_deref(), half)
+        }
     }
 }
 
@@ -196,7 +198,7 @@ fn pull(models: &[String], json: bool) -> anyhow::Result<()> {
     if json { report::print(&serde_json::to_string_pretty(&results)?) } else { Ok(()) }
 }
 
-fn convert(input: &Path, output: &Path, model: Option<&str>) -> anyhow::Result<()> {
+fn convert(input: &Path, output: &Path, model: Option<&str>, half: bool) -> anyhow::Result<()> {
     if output.extension().is_none_or(|e| e != "safetensors") {
         return Err(report::usage(format!("{} should end in .safetensors", output.display())));
     }
@@ -213,6 +215,9 @@ fn convert(input: &Path, output: &Path, model: Option<&str>) -> anyhow::Result<(
     // Through the model, so that what is written is known to load.
     let engine = BurnEngine::from_state_dict(variant, &file, &device)?;
     create_parent(output)?;
-    write_safetensors(output, &state_dict_of(engine.sam()), &model_metadata(variant))?;
+    let format = if half { FloatFormat::F16 } else { FloatFormat::F32 };
+    write_atomic(output, |file| {
+        write_safetensors_to(file, &state_dict_of(engine.sam()), &model_metadata(variant), format)
+    })?;
     report::print(&format!("{}: {} weights", output.display(), variant.name))
 }

@@ -179,7 +179,7 @@ fn no_weights_at_all() {
     ];
     place.refuses("segment coffee.png --point 1,1 --model mobile-sam", 1, &words);
     place.refuses("embed coffee.png -o out --model mobile-sam", 1, &words);
-    place.refuses("segment coffee.png --everything", 1, &["no weights for efficientvit-sam-l0"]);
+    place.refuses("segment coffee.png --everything --model sam-vit-b", 1, &["no weights for sam-vit-b"]);
 }
 
 /// A pickle that would run a command in Python.

@@ -78,6 +78,11 @@ fn convert() {
     }
     assert_eq!(converted.metadata()["model"], MODEL);
     assert!(converted.metadata()["preprocess"].contains("512"));
+    // Half the size, and still the same model.
+    place.run("models convert w.pt new/h.safetensors --half").done();
+    let bytes = |name: &str| std::fs::metadata(place.path(name)).unwrap().len();
+    assert!(2 * bytes("new/h.safetensors") < bytes("new/c.safetensors") + 200_000);
+    assert_eq!(place.run("models info new/h.safetensors --json").done().json()["name"], MODEL);
     // Named, and onto itself.
     place.run(&format!("models convert --model {MODEL} new/c.safetensors new/c.safetensors")).done();
     assert_eq!(place.run("models info new/c.safetensors --json").done().json()["name"], MODEL);
