@@ -46,7 +46,7 @@ pub(crate) enum Command {
 /// Which model runs, and where.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Model, one of `kirie models list`; without it that of the weights, or kirie-small, which is part of the program
+    /// Model, one of `kirie models list`; without it that of the weights, or efficientvit-sam-l0
     #[arg(long, value_name = "NAME")]
     pub(crate) model: Option<String>,
     /// Weights, .pt, .pth or .safetensors; without it those fetched by `kirie models pull`

@@ -10,7 +10,7 @@ use crate::args::ModelArgs;
 use crate::report;
 
 /// The model that runs when none is named.
-pub(crate) const DEFAULT_MODEL: &str = "kirie-small";
+const DEFAULT_MODEL: &str = "efficientvit-sam-l0";
 
 /// Sets the number of threads; before anything runs.
 pub(crate) fn set_threads(threads: Option<u16>) -> anyhow::Result<()> {
@@ -51,7 +51,7 @@ pub(crate) fn load(args: &ModelArgs) -> anyhow::Result<BurnEngine> {
                     (variant, StateDict::open(path)?)
                 }
                 (None, None) => anyhow::bail!(
-                    "{} comes inside the program, but not in this build (feature `built-in`)",
+                    "there are no weights for {} yet; train it (docs/train.md), or pass yours with --weights FILE",
                     variant.name
                 ),
             }

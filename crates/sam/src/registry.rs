@@ -189,12 +189,6 @@ macro_rules! hq_file {
     };
 }
 
-/// The weights of kirie's own model, as `kirie train promptable` made them (docs/model-card.md).
-#[cfg(feature = "built-in")]
-const SMALL: Option<&[u8]> = Some(include_bytes!("../weights/kirie-small.safetensors"));
-#[cfg(not(feature = "built-in"))]
-const SMALL: Option<&[u8]> = None;
-
 /// kirie's own model: EfficientViT-SAM's design at small widths, with a narrow decoder.
 fn small() -> SamConfig {
     use StageKind::{Attention, Fused, Mb, Res};
@@ -243,11 +237,11 @@ fn small() -> SamConfig {
 static VARIANTS: &[Variant] = &[
     Variant {
         name: "kirie-small",
-        about: "kirie's own small model, part of the program",
+        about: "a small model to train on one's own pictures; there are no weights yet",
         preprocess: Preprocess::sam(256),
         remote: None,
-        built_in: SMALL,
-        licence: "research only; see docs/model-card.md",
+        built_in: None,
+        licence: "none: there are no weights yet",
         parameters: 3_873_776,
         config: small,
     },

@@ -585,3 +585,18 @@ proptest! {
         let _ = open_bytes(&file);
     }
 }
+
+/// A file that is part of the program reads as one on disk, and a cut one is told.
+#[test]
+fn weights_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let tensor = HostTensor::new(vec![2, 3], (0..6).map(|i| i as f32).collect()).unwrap();
+    write_safetensors(&path, &[("a".to_owned(), tensor.clone())], &BTreeMap::new()).unwrap();
+    let bytes: &'static [u8] = std::fs::read(&path).unwrap().leak();
+    assert_eq!(StateDict::from_static("inside", bytes).unwrap().read("a").unwrap(), tensor);
+    for length in [0, 5, 30, bytes.len() - 1] {
+        let error = StateDict::from_static("inside", &bytes[..length]).unwrap_err().to_string();
+        assert!(error.contains("inside"), "{error}");
+    }
+}

@@ -39,7 +39,7 @@ fn describe(variant: &Variant) -> Value {
         Some(Integrity::Sha256Prefix(d)) => ("sha256-prefix", Some(d)),
         Some(Integrity::Md5(d)) => ("md5", Some(d)),
         Some(Integrity::Announced) => ("announced-by-hub", None),
-        None => ("built-in", None),
+        None => ("none", None),
     };
     json!({
         "name": variant.name,
@@ -108,7 +108,7 @@ fn info(model: &str, json: bool) -> anyhow::Result<()> {
     let here = weights.map_or_else(
         || match variant.remote {
             Some(_) => format!("not here; `kirie models pull {}` fetches them", variant.name),
-            None => "inside this program".to_owned(),
+            None => "there are none yet; docs/train.md makes some".to_owned(),
         },
         |path| path.display().to_string(),
     );
@@ -135,8 +135,7 @@ fn pull(models: &[String], json: bool) -> anyhow::Result<()> {
     let mut results = Vec::new();
     for variant in variants {
         let Some(remote) = &variant.remote else {
-            report::note(&format!("{} is part of the program", variant.name));
-            continue;
+            return Err(report::usage(format!("there are no weights for {} to fetch", variant.name)));
         };
         let bar = report::progress_bar(0, "bytes");
         bar.set_message(variant.name);

@@ -179,7 +179,13 @@ fn no_weights_at_all() {
     ];
     place.refuses("segment coffee.png --point 1,1 --model mobile-sam", 1, &words);
     place.refuses("embed coffee.png -o out --model mobile-sam", 1, &words);
-    place.refuses("segment coffee.png --everything --model sam-vit-b", 1, &["no weights for sam-vit-b"]);
+    place.refuses("segment coffee.png --everything", 1, &["no weights for efficientvit-sam-l0"]);
+    place.refuses(
+        "segment coffee.png --everything --model kirie-small",
+        1,
+        &["no weights for kirie-small yet"],
+    );
+    place.refuses("models pull kirie-small", 2, &["no weights for kirie-small to fetch"]);
 }
 
 /// A pickle that would run a command in Python.

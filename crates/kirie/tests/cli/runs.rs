@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use kirie_data::ImageMasks;
 
-use crate::common::{MODEL, Place, coffee, fields};
+use crate::common::{MODEL, Place, fields};
 
 #[test]
 fn everything_twice() {
@@ -28,25 +28,6 @@ fn everything_twice() {
         assert!(mask.point_coords.len() == 1 && grid.contains(&mask.point_coords[0]));
     }
     assert!(place.run(line).done().stdout == first.stdout, "two runs differ");
-}
-
-/// A fresh machine without weights: the model inside the program cuts the cup out.
-#[test]
-fn the_model_inside_the_program() {
-    let place = Place::new();
-    std::fs::copy(coffee(), place.path("coffee.png")).unwrap();
-    let found: ImageMasks =
-        serde_json::from_str(&place.run("segment coffee.png --box 183,20,437,332 -o -").done().stdout)
-            .unwrap();
-    assert_eq!(found.model, "kirie-small");
-    let mask = found.masks[0].segmentation.to_mask();
-    // The coffee, the near rim and the handle are the cup's; the table and the saucer are not.
-    for (x, y) in [(300, 150), (310, 208), (230, 290), (205, 120)] {
-        assert!(mask.get(x, y), "({x}, {y}) is the cup's");
-    }
-    for (x, y) in [(60, 60), (560, 60), (110, 260), (470, 300), (320, 390)] {
-        assert!(!mask.get(x, y), "({x}, {y}) is not the cup's");
-    }
 }
 
 #[test]

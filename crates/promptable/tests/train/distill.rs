@@ -10,6 +10,7 @@ use kirie_promptable::train::{TrainConfig, TrainError};
 use kirie_run::Stop;
 use kirie_sam::HostTensor;
 use kirie_sam::checkpoint::write_safetensors;
+use kirie_sam::encoders::EncoderConfig;
 use tempfile::TempDir;
 
 use crate::common::{config, course, draw_set, efficientvit, finish, go, log, sizes, tensors, vit, weights};
@@ -182,9 +183,19 @@ fn validation_tells_the_squared_error_of_held_out_pictures() {
 fn what_does_not_fit_is_told() {
     let lesson = Lesson::new();
     let mut config = lesson.config(1);
-    let mut small = sizes(vit(), None);
-    small.prompt_encoder.embedding_size = 16;
-    set_task(&mut config, |task| task.sizes = Some(small));
+    // A teacher whose embedding has twice the side.
+    let mut large = sizes(efficientvit(), None);
+    large.prompt_encoder.embedding_size = 16;
+    let EncoderConfig::EfficientVit(encoder) = &mut large.encoder else { panic!("another encoder") };
+    encoder.out_size = 16;
+    let mut teacher = lesson.teacher();
+    teacher.model.sizes = Some(large.clone());
+    weights(&teacher, 9, &lesson.path("large.safetensors"));
+    set_task(&mut config, |task| {
+        task.sizes = Some(large);
+        task.weights = lesson.path("large.safetensors");
+        task.copy_decoder = false;
+    });
     let error = go(&config, &lesson.path("run"), &Stop::never()).unwrap_err();
     assert!(matches!(error, TrainError::Embedding { .. }), "{error}");
     let error = error.to_string();
