@@ -8,7 +8,7 @@
 //! - [`optim`]: update rules over named groups of parameters, gradients clipped by value or by their global norm;
 //! - [`average`]: the moving average of the weights;
 //! - [`loader`]: batches made ahead on other threads, in order;
-//! - [`train`]: the loop itself: accumulation, log, checkpoints, resume, stop.
+//! - [`mod@train`]: the loop itself: accumulation, log, checkpoints, resume, stop.
 //!
 //! Files, terminal and signals are `kirie_run`'s.
 

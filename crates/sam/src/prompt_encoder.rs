@@ -24,7 +24,7 @@ pub struct PromptEncoderConfig {
     pub frame: usize,
     /// Channels inside the mask path.
     pub mask_channels: usize,
-    /// Draw points and boxes into the mask path where a prompt comes without a mask; see [`PromptEncoder::drawn`]. Not so
+    /// Draw points and boxes into the mask path where a prompt comes without a mask; see [`PromptEncoder::without_mask`]. Not so
     /// in SAM.
     #[serde(default)]
     pub draw_prompts: bool,
