@@ -45,7 +45,7 @@ impl Average {
         self.tensors = tensors_of(module);
     }
 
-    /// Distance to a tensor of that name, for tests.
+    /// The average of that name, for tests.
     #[cfg(test)]
     fn get(&self, name: &str) -> Option<&burn::tensor::Tensor<1>> {
         self.tensors.get(name)

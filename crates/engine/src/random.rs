@@ -4,7 +4,7 @@
 //! give the same stream in every run with the same seed, in whatever order and on whatever thread the streams are asked
 //! for. So a resumed run needs no saved state: it asks for the streams of the step it is at.
 
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
@@ -44,10 +44,14 @@ impl Streams {
     }
 }
 
+/// An evenly distributed number from 0 to below 1.
+pub fn unit(rng: &mut (impl Rng + ?Sized)) -> f64 {
+    (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::Rng;
 
     #[test]
     fn streams_follow_from_seed_purpose_and_place() {

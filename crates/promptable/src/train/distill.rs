@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use kirie_engine::random::Streams;
+use kirie_engine::random::{Streams, unit};
 use kirie_engine::train::MethodError;
 use kirie_engine::{Method, Step};
 use kirie_run::RunFolder;
@@ -183,11 +183,7 @@ impl Method for DistillMethod<'_> {
             // The same stream twice: teacher and student see the same window, each at its own size.
             let stream = || self.streams.stream("view", &[n, 0]);
             // Mirroring is decided here, so that the cache knows of it.
-            let mirrored = {
-                use rand::Rng;
-                let mut rng = self.streams.stream("mirror", &[n]);
-                ((rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64) < self.config.augment.flip
-            };
+            let mirrored = unit(&mut self.streams.stream("mirror", &[n])) < self.config.augment.flip;
             let augment = Augment { flip: f64::from(u8::from(mirrored)), ..self.config.augment.clone() };
             let student = view(&labelled, &self.spec.preprocess, &augment, 1, 1, &mut stream())?;
             batch.student.extend(student.pixels);

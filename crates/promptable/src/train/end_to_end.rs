@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use kirie_engine::random::Streams;
+use kirie_engine::random::{Streams, unit};
 use kirie_engine::train::MethodError;
 use kirie_engine::{Method, Step};
 use kirie_run::RunFolder;
@@ -148,8 +148,7 @@ impl Method for EndToEndMethod<'_> {
 
         let targets: Vec<&Target> = batch.views.iter().flat_map(|view| &view.targets).collect();
         let kind = Kind::draw(&task.prompts, &mut rng);
-        let multimask = (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
-        let multimask = multimask < task.loss.multimask;
+        let multimask = unit(&mut rng) < task.loss.multimask;
         let frame = spec.preprocess.frame;
         let mut asked = prompts::draw(kind, &task.prompts, &targets, size, frame, &mut rng);
 

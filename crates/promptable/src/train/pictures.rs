@@ -1,8 +1,7 @@
 //! The pictures of all sets, in the order a run sees them.
 
 use kirie_data::datasets::{self, Dataset, Sample};
-use kirie_engine::random::Streams;
-use rand::Rng;
+use kirie_engine::random::{Streams, unit};
 use sha2::{Digest, Sha256};
 
 use super::TrainError;
@@ -78,7 +77,7 @@ impl Pictures {
         let (epoch, position) = (n / length as u64, (n % length as u64) as usize);
         let slot = streams.order(epoch, length)[position];
         // Evenly spaced places on the line of summed weights, from a drawn start.
-        let start = (streams.stream("epoch-start", &[epoch]).next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+        let start = unit(&mut streams.stream("epoch-start", &[epoch]));
         let total = self.cumulative.last().copied().unwrap_or(1.0);
         let place = (slot as f64 + start) / length as f64 * total;
         let index = self.cumulative.partition_point(|sum| *sum <= place).min(self.train.len() - 1);

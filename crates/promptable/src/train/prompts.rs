@@ -1,5 +1,6 @@
 //! Prompts drawn from the objects that a model is to find.
 
+use kirie_engine::random::unit;
 use kirie_sam::prompt_encoder::{SparsePrompts, TokenLabel};
 use rand::{Rng, RngExt};
 
@@ -134,10 +135,6 @@ fn noisy(bbox: [f32; 4], noise: f32, frame: u32, rng: &mut impl Rng) -> [f32; 4]
     }
     // Noise must not turn a small box inside out.
     if out[0] < out[2] && out[1] < out[3] { out } else { bbox }
-}
-
-fn unit(rng: &mut impl Rng) -> f64 {
-    (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// A standard normal deviate (Box and Muller).

@@ -1,6 +1,7 @@
 //! From a picture on disk to what the model sees of it in one step: a window, its objects, its ignored pixels.
 
 use kirie_data::{Image, resize_bilinear};
+use kirie_engine::random::unit;
 use kirie_mask::{Mask, Rle};
 use kirie_sam::registry::Preprocess;
 use rand::{Rng, RngExt};
@@ -85,10 +86,6 @@ impl Window {
         let to = |length: u32, scale: f64| ((f64::from(length) * scale).round() as u32).clamp(1, size);
         Self { x, y, width: w, height: h, to: [to(w, scale_x), to(h, scale_y)], mirrored }
     }
-}
-
-fn unit(rng: &mut (impl Rng + ?Sized)) -> f64 {
-    (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 fn below(rng: &mut impl Rng, end: u32) -> u32 {
