@@ -23,6 +23,7 @@ pub mod model;
 pub mod predictor;
 pub mod prompt;
 pub mod prompt_encoder;
+pub mod prompt_fusion;
 pub mod registry;
 mod tensor;
 pub mod transformer;

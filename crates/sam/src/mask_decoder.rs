@@ -3,6 +3,7 @@
 //! | part | output | state-dict prefix |
 //! | --- | --- | --- |
 //! | output tokens, prompt tokens | `[B, T + N, C]` | `iou_token`, `mask_tokens`, `hf_token` |
+//! | kirie's own: picture and prompt together | `[B, C, H, W]` | `prompt_fusion` |
 //! | two-way transformer | same, and `[B, HW, C]` | `transformer` |
 //! | upscaling of the image tokens | `[B, C / 8, 4H, 4W]` | `output_upscaling.{0,1,3}` |
 //! | one vector per mask | `[B, masks, C / 8]` | `output_hypernetworks_mlps.{i}` |
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::encoders::EncoderOutput;
 use crate::prompt_encoder::TokenEmbedding;
+use crate::prompt_fusion::{PromptFusion, PromptFusionConfig};
 use crate::transformer::{TwoWayTransformer, TwoWayTransformerConfig};
 
 /// Configuration of [`MaskDecoder`].
@@ -34,6 +36,9 @@ pub struct MaskDecoderConfig {
     pub iou_head_hidden: usize,
     /// HQ-SAM's extra token and branch, with the channels of the encoder's early feature map.
     pub hq_early_channels: Option<usize>,
+    /// Blocks in which picture and prompt meet before the transformer. Not so in SAM.
+    #[serde(default)]
+    pub prompt_fusion: Option<PromptFusionConfig>,
 }
 
 impl MaskDecoderConfig {
@@ -46,6 +51,7 @@ impl MaskDecoderConfig {
         };
         let mask_mlp = || ReluMlpConfig { input: dim, hidden: dim, output: dim / 8, layers: 3 }.init(device);
         MaskDecoder {
+            prompt_fusion: self.prompt_fusion.as_ref().map(|fusion| fusion.init(dim, device)),
             transformer: self.transformer.init(device),
             iou_token: tokens(1),
             mask_tokens: tokens(masks),
@@ -90,6 +96,8 @@ pub struct DecoderOutput {
 /// The mask decoder, with HQ-SAM's branch where it has one.
 #[derive(Module, Debug)]
 pub struct MaskDecoder {
+    /// kirie's own: before the transformer.
+    pub prompt_fusion: Option<PromptFusion>,
     /// Between tokens and image.
     pub transformer: TwoWayTransformer,
     /// Reads out the quality.
@@ -136,6 +144,10 @@ impl MaskDecoder {
         hq_features: Option<Tensor<4>>,
         mode: DecodeMode,
     ) -> DecoderOutput {
+        let image = match &self.prompt_fusion {
+            Some(fusion) => fusion.forward(image),
+            None => image,
+        };
         let [pictures, dim, height, width] = image.dims();
         let batch = sparse.as_ref().map_or(pictures, |sparse| sparse.dims()[0]);
         let mut output_tokens = vec![self.iou_token.weight.val(), self.mask_tokens.weight.val()];

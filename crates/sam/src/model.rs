@@ -79,6 +79,19 @@ impl SamConfig {
         divides("4 of prompt_encoder.mask_channels", self.prompt_encoder.mask_channels, 4)
     }
 
+    /// The sizes for another side of the encoder's input, pixels, with the same parameters. Encoders of convolutions have no
+    /// sizes of their own to change; ViT has a position for each of its tokens, and keeps what it is.
+    pub fn for_input(mut self, registered: u32, input: u32) -> Self {
+        let scaled = |side: usize| side * input as usize / registered as usize;
+        match &mut self.encoder {
+            EncoderConfig::Vit(_) => return self,
+            EncoderConfig::TinyVit(_) => {}
+            EncoderConfig::EfficientVit(vit) => vit.out_size = scaled(vit.out_size),
+        }
+        self.prompt_encoder.embedding_size = scaled(self.prompt_encoder.embedding_size);
+        self
+    }
+
     /// Parameters by default initialisation, made lazily.
     pub fn init(&self, device: &Device) -> Sam {
         Sam {

@@ -10,6 +10,7 @@ use crate::encoders::{EfficientVitConfig, EncoderConfig, TinyVitConfig, VitConfi
 use crate::mask_decoder::MaskDecoderConfig;
 use crate::model::SamConfig;
 use crate::prompt_encoder::PromptEncoderConfig;
+use crate::prompt_fusion::PromptFusionConfig;
 use crate::transformer::TwoWayTransformerConfig;
 
 /// One row of the table.
@@ -134,6 +135,7 @@ fn sam(encoder: EncoderConfig, norm_epsilon: f64, hq_early_channels: Option<usiz
             iou_head_depth: 3,
             iou_head_hidden: 256,
             hq_early_channels,
+            prompt_fusion: None,
         },
     }
 }
@@ -200,7 +202,7 @@ fn small() -> SamConfig {
             stage(Fused, 32, 1, 2, false),
             stage(Fused, 64, 1, 2, false),
             stage(Mb, 112, 2, 4, true),
-            stage(Attention(5), 192, 3, 4, true),
+            stage(Attention(5), 192, 2, 4, true),
         ],
         head_dim: 16,
         neck_depth: 2,
@@ -230,6 +232,7 @@ fn small() -> SamConfig {
             iou_head_depth: 3,
             iou_head_hidden: 128,
             hq_early_channels: None,
+            prompt_fusion: Some(PromptFusionConfig { depth: 2, expand: 4, head_dim: 16 }),
         },
     }
 }

@@ -97,12 +97,17 @@ pub struct Augment {
     pub stretch: f64,
     /// Strongest change of brightness, contrast and saturation, as a share.
     pub colour: f64,
+    /// Share of pictures of which a window around one object is taken instead.
+    pub zoom: f64,
+    /// Side of that window over the longer side of the object's box: from about what `--zoom` cuts, to where the object is
+    /// small.
+    pub context: [f64; 2],
 }
 
 impl Default for Augment {
     /// The published recipe: mirrored, nothing else.
     fn default() -> Self {
-        Self { flip: 0.5, scale: [1.0, 1.0], stretch: 1.0, colour: 0.0 }
+        Self { flip: 0.5, scale: [1.0, 1.0], stretch: 1.0, colour: 0.0, zoom: 0.0, context: [1.2, 3.0] }
     }
 }
 
@@ -283,6 +288,15 @@ impl TrainConfig {
         let augment = &self.augment;
         share("augment.flip", augment.flip)?;
         share("augment.colour", augment.colour)?;
+        share("augment.zoom", augment.zoom)?;
+        let [least, most] = augment.context;
+        if !(1.0..=most).contains(&least) || most > 16.0 {
+            return bad(
+                "augment.context",
+                format!("{:?}", augment.context),
+                "two rising numbers from 1 to 16",
+            );
+        }
         let [least, most] = augment.scale;
         if !(least > 0.0 && least <= most && most <= 16.0) {
             return bad(

@@ -142,8 +142,8 @@ impl<'a> DistillMethod<'a> {
 
     /// Whether pictures are kept whole, so that an embedding can be used again.
     fn keeps_whole(&self) -> bool {
-        let Augment { scale, stretch, colour, .. } = self.config.augment;
-        scale == [1.0, 1.0] && stretch == 1.0 && colour == 0.0
+        let Augment { scale, stretch, colour, zoom, .. } = self.config.augment;
+        scale == [1.0, 1.0] && [stretch, colour, zoom] == [1.0, 0.0, 0.0]
     }
 
     /// The place of a picture's embedding: by its pixels and whether they are mirrored.

@@ -66,7 +66,11 @@ impl ModelSpec {
             }
             preprocess.size = size;
         }
-        let sizes = sizes.cloned().unwrap_or_else(|| variant.config());
+        let sizes = match (sizes, input) {
+            (Some(sizes), _) => sizes.clone(),
+            (None, Some(size)) => variant.config().for_input(variant.preprocess.size, size),
+            (None, None) => variant.config(),
+        };
         if let Err(reason) = sizes.check(preprocess.size as usize) {
             let expected = "sizes that fit together and the input".to_owned();
             return Err(TrainError::Setting { name: "model.sizes".to_owned(), found: reason, expected });
@@ -122,6 +126,9 @@ fn zero_residual_branches(model: Sam) -> Sam {
 
 /// `...op_list.N...` of the encoder with a residual (not the first of a stage, which has none), and its last norm.
 fn is_residual_norm(key: &str) -> bool {
+    if key == "mask_decoder.prompt_fusion.up.norm.weight" {
+        return true;
+    }
     let last = [".point_conv.norm.weight", ".conv2.norm.weight", ".proj.norm.weight"];
     if !last.iter().any(|end| key.ends_with(end)) {
         return false;
@@ -228,6 +235,9 @@ mod tests {
             ("image_encoder.neck.middle.op_list.0.main.spatial_conv.norm.weight", false),
             ("image_encoder.neck.input_ops.0.op_list.0.norm.weight", false),
             ("mask_decoder.transformer.norm_final_attn.weight", false),
+            ("mask_decoder.prompt_fusion.op_list.0.main.point_conv.norm.weight", false),
+            ("mask_decoder.prompt_fusion.op_list.1.local_module.main.point_conv.norm.weight", true),
+            ("mask_decoder.prompt_fusion.up.norm.weight", true),
         ] {
             assert_eq!(is_residual_norm(key), expected, "{key}");
         }

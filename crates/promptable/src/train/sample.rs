@@ -67,13 +67,14 @@ struct Window {
     mirrored: bool,
 }
 
+/// A number between two, drawn in logarithms: half as large is as likely as twice as large.
+fn between(rng: &mut impl Rng, [a, b]: [f64; 2]) -> f64 {
+    (a.ln() + (b.ln() - a.ln()) * unit(rng)).exp()
+}
+
 impl Window {
     /// Draws a window: the picture scaled by the augmentation, and of that what fits into the model's input.
     fn draw(rng: &mut impl Rng, augment: &Augment, width: u32, height: u32, size: u32) -> Self {
-        let between = |rng: &mut dyn Rng, [a, b]: [f64; 2]| -> f64 {
-            // in logarithms: half as large is as likely as twice as large
-            (a.ln() + (b.ln() - a.ln()) * unit(rng)).exp()
-        };
         let scale = between(rng, augment.scale);
         let stretch = between(rng, [1.0 / augment.stretch, augment.stretch]).sqrt();
         let mirrored = unit(rng) < augment.flip;
@@ -85,6 +86,36 @@ impl Window {
         let (x, y) = (below(rng, width - w + 1), below(rng, height - h + 1));
         let to = |length: u32, scale: f64| ((f64::from(length) * scale).round() as u32).clamp(1, size);
         Self { x, y, width: w, height: h, to: [to(w, scale_x), to(h, scale_y)], mirrored }
+    }
+
+    /// Draws a window around an object's box, the whole of which is in it; what would lie outside the picture is left out.
+    fn around(
+        rng: &mut impl Rng,
+        augment: &Augment,
+        bbox: [u32; 4],
+        [width, height]: [u32; 2],
+        size: u32,
+    ) -> Self {
+        // Of a few pixels nothing can be learned by enlarging them more.
+        const MOST_ENLARGED: u32 = 8;
+
+        let stretch = between(rng, [1.0 / augment.stretch, augment.stretch]).sqrt();
+        let mirrored = unit(rng) < augment.flip;
+        let [x, y, w, h] = bbox;
+        let side = f64::from(w.max(h)) * between(rng, augment.context);
+        let side = side.max(f64::from(size / MOST_ENLARGED));
+        // Along each axis the object stands anywhere in the window, more often near its middle.
+        let mut cut = |low: u32, extent: u32, length: u32| {
+            let free = side - f64::from(extent);
+            let start = f64::from(low) - free * f64::midpoint(unit(rng), unit(rng));
+            let from = (start.round().max(0.0) as u32).min(low);
+            let to = ((start + side).round() as u32).clamp(low + extent.max(1), length);
+            (from, to - from)
+        };
+        let ((x, w), (y, h)) = (cut(x, w, width), cut(y, h, height));
+        let scale = f64::from(size) / f64::from(w.max(h));
+        let to = |length: u32, scale: f64| ((f64::from(length) * scale).round() as u32).clamp(1, size);
+        Self { x, y, width: w, height: h, to: [to(w, scale * stretch), to(h, scale / stretch)], mirrored }
     }
 }
 
@@ -108,8 +139,16 @@ pub fn view(
     for attempt in 0..=TRIES {
         let whole = Augment { flip: augment.flip, ..Augment::default() };
         let augment = if attempt == TRIES { &whole } else { augment };
-        let window = Window::draw(rng, augment, width, height, preprocess.size);
-        let targets = targets(labelled, window, preprocess.size as usize, objects, smallest, rng);
+        let zoomed = unit(rng) < augment.zoom && !labelled.objects.is_empty();
+        let first = zoomed.then(|| below(rng, labelled.objects.len() as u32) as usize);
+        let window = match first {
+            Some(object) => {
+                let bbox = labelled.objects[object].bbox_xywh();
+                Window::around(rng, augment, bbox, [width, height], preprocess.size)
+            }
+            None => Window::draw(rng, augment, width, height, preprocess.size),
+        };
+        let targets = targets(labelled, window, first, preprocess.size as usize, objects, smallest, rng);
         if targets.is_empty() && !labelled.objects.is_empty() && attempt < TRIES {
             continue;
         }
@@ -122,6 +161,7 @@ pub fn view(
 fn targets(
     labelled: &Labelled,
     window: Window,
+    first: Option<usize>,
     size: usize,
     wanted: usize,
     smallest: u64,
@@ -131,6 +171,10 @@ fn targets(
     let mut order: Vec<usize> = (0..labelled.objects.len()).collect();
     for i in (1..order.len()).rev() {
         order.swap(i, below(rng, i as u32 + 1) as usize);
+    }
+    if let Some(first) = first {
+        order.retain(|index| *index != first);
+        order.insert(0, first);
     }
     let ignore = labelled.ignore.as_ref().map(Rle::to_mask);
     let mut targets: Vec<Target> = Vec::new();
@@ -266,7 +310,14 @@ mod tests {
             objects: vec![Rle::from_fn(w, h, inside)],
             ignore: None,
         };
-        let augment = Augment { flip: 0.5, scale: [0.5, 2.0], stretch: 1.3, colour: 0.0 };
+        let augment = Augment {
+            flip: 0.5,
+            scale: [0.5, 2.0],
+            stretch: 1.3,
+            colour: 0.0,
+            zoom: 0.5,
+            context: [1.2, 3.0],
+        };
         for seed in 0..40 {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let view = view(&labelled, &preprocess(64), &augment, 2, 4, &mut rng).expect("it works");

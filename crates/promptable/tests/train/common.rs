@@ -148,6 +148,7 @@ pub(crate) fn sizes(encoder: EncoderConfig, hq_early_channels: Option<usize>) ->
             iou_head_depth: 3,
             iou_head_hidden: 16,
             hq_early_channels,
+            prompt_fusion: None,
         },
     }
 }

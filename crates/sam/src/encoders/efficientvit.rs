@@ -159,9 +159,14 @@ impl EfficientVitConfig {
 }
 
 impl StageConfig {
-    /// The block that enters the stage: stride 2, no residual.
+    /// The block that enters the stage.
     fn downsample(&self, input: usize, device: &Device) -> Block {
-        let (channels, hidden) = ([input, self.width], input * self.expand * 4);
+        self.strided(input, input * self.expand * 4, device)
+    }
+
+    /// A block of stride 2, without a residual.
+    pub(crate) fn strided(&self, input: usize, hidden: usize, device: &Device) -> Block {
+        let channels = [input, self.width];
         let main = match self.kind {
             StageKind::Fused => Main::Fused(
                 FusedMbConvConfig { channels, hidden, stride: 2, activation: Activation::GeluTanh }
@@ -181,7 +186,8 @@ impl StageConfig {
         Block { main, residual: false }
     }
 
-    fn block(&self, head_dim: usize, device: &Device) -> Op {
+    /// A block that keeps the shape.
+    pub(crate) fn block(&self, head_dim: usize, device: &Device) -> Op {
         let (channels, hidden) = ([self.width; 2], self.width * self.expand);
         let activation = Activation::GeluTanh;
         let mb = || MbConvConfig { channels, hidden, stride: 1, activation, fewer_norm: self.fewer_norm };
@@ -263,7 +269,8 @@ pub enum Op {
 }
 
 impl Op {
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    /// Runs the operation.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         match self {
             Self::Stem(conv) => conv.forward(x),
             Self::Block(block) => block.forward(x),

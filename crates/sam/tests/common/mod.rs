@@ -71,6 +71,7 @@ pub(crate) fn tiny_sam(encoder: EncoderConfig, hq_early_channels: Option<usize>)
             iou_head_depth: 3,
             iou_head_hidden: 8,
             hq_early_channels,
+            prompt_fusion: None,
         },
     }
 }

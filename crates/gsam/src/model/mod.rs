@@ -1,0 +1,1 @@
+//! Networks and the methods to fine-tune them.
