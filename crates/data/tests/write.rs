@@ -5,11 +5,12 @@
 
 use image::ImageFormat;
 use kirie_data::write::{
-    CocoOptions, CocoShape, PictureFormat, Prompts, coco_json, color, encode_picture, geojson, label_png,
-    mask_png, overlay, write_picture, yolo_lines,
+    CocoOptions, CocoShape, PictureFormat, Prompts, coco_json, color, encode_picture, geojson, index_png,
+    label_png, mask_png, overlay, write_picture, yolo_lines,
 };
 use kirie_data::{
-    DataError, Image, ImageMasks, ImageRecord, Limits, MaskRecord, decode_image, read_mask_png,
+    DataError, Image, ImageMasks, ImageRecord, Limits, MaskRecord, decode_image, read_image, read_index_map,
+    read_mask_png,
 };
 use kirie_mask::{BBox, Mask, Point, Rle, rasterize_all};
 use proptest::prelude::*;
@@ -306,6 +307,24 @@ fn masks_of_another_size_are_refused() {
     let turned = gray_picture(HEIGHT, WIDTH);
     let text = overlay(&turned, &records(&[]), &Prompts::default()).unwrap_err().to_string();
     assert_eq!(text, "a/b.png: its masks belong to a 60x40 picture, this one is 40x60");
+}
+
+#[test]
+fn index_png_keeps_the_numbers_and_shows_colours() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("classes.png");
+    let palette = [[0, 0, 0], [10, 20, 30], [200, 100, 50]];
+    let numbers: Vec<u8> = (0..35).map(|i| i % 3).collect();
+    std::fs::write(&path, index_png(7, 5, &numbers, &palette).unwrap()).unwrap();
+    let map = read_index_map(&path, &Limits::default()).unwrap();
+    assert_eq!((map.width, map.height), (7, 5));
+    assert!(map.values.iter().zip(&numbers).all(|(found, number)| *found == u16::from(*number)));
+    let shown = read_image(&path, &Limits::default()).unwrap();
+    assert_eq!(shown.as_raw()[3..9], [10, 20, 30, 200, 100, 50]);
+    let said = |numbers: &[u8]| index_png(7, 5, numbers, &palette).unwrap_err().to_string();
+    assert!(said(&[0; 34]).contains("7x5 pixels were expected, found 34"));
+    assert!(said(&[3; 35]).contains("3 is beyond the palette of 3 colours"));
+    assert!(index_png(0, 5, &[], &palette).is_err());
 }
 
 #[test]

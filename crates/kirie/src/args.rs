@@ -2,7 +2,9 @@
 
 mod data;
 mod evaluate;
+mod semantic;
 mod train;
+mod zoom;
 
 use std::path::PathBuf;
 
@@ -15,7 +17,9 @@ pub(crate) use data::{
     ConvertArgs, DataArgs, DataCommand, InspectArgs, Masks, PicturesArg, PreviewArgs, SetArgs, To,
 };
 pub(crate) use evaluate::{EvaluateArgs, EvaluateCommand, EvaluatePromptableArgs};
+pub(crate) use semantic::{EvaluateSemanticArgs, TestArgs, TrainSemanticArgs};
 pub(crate) use train::{TrainArgs, TrainCommand, TrainRunArgs};
+pub(crate) use zoom::ZoomArg;
 
 /// Cut objects out of pictures with the Segment Anything family.
 #[derive(Debug, Parser)]
@@ -46,12 +50,15 @@ pub(crate) enum Command {
 /// Which model runs, and where.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Model, one of `kirie models list`; without it that of the weights, or efficientvit-sam-l0
+    /// Model, one of `kirie models list`; without it that of the weights, or kirie-small
     #[arg(long, value_name = "NAME")]
     pub(crate) model: Option<String>,
     /// Weights, .pt, .pth or .safetensors; without it those fetched by `kirie models pull`
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
+    /// Side of the encoder's input, pixels, instead of the model's own: less is faster, more shows more (not for ViT)
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(32..=4096))]
+    pub(crate) input: Option<u32>,
     /// Where to run: cpu, gpu for the best one, or gpu:0, gpu:1, ...
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub(crate) device: DeviceArg,
@@ -65,6 +72,7 @@ pub(crate) struct ModelArgs {
   kirie segment photo.jpg --point 200,150 --best
   kirie segment photo.jpg --box 100,80,420,330 --format png -o out
   kirie segment photos/ --everything --format overlay,coco -o out
+  kirie segment photos/ --semantic runs/streets/adapter.safetensors -o out
   kirie segment photo.jpg --box 100,80,420,330 -o - | jq '.masks[0].area'")]
 pub(crate) struct SegmentArgs {
     /// Pictures, folders of pictures, or patterns such as "photos/*.jpg"
@@ -103,6 +111,19 @@ pub(crate) struct SegmentArgs {
     /// HQ models: the high-quality mask alone, not its sum with SAM's mask
     #[arg(long, help_heading = "Prompts", conflicts_with = "everything")]
     pub(crate) hq_only: bool,
+    /// Look at a box closely: answer it from a window so many times as large as the box, or `off` for the whole picture as SAM
+    /// does; auto is what the model was made for. With --save-logits it is off
+    #[arg(long, default_value = "auto", value_name = "auto|off|FACTOR", help_heading = "Prompts")]
+    pub(crate) zoom: ZoomArg,
+
+    /// The class of every pixel instead, by a model of `kirie train semantic`: NAME.classes.png (numbers of classes, with colours),
+    /// NAME.overlay.jpg, NAME.json. --weights are then those of its base model
+    #[arg(long, value_name = "ADAPTER", help_heading = "Semantic segmentation", conflicts_with_all = [
+        "points", "boxes", "mask_input", "prompts", "everything", "multimask", "best", "hq_only", "zoom", "model", "input",
+        "save_logits", "output_mode", "tolerance"])]
+    pub(crate) semantic: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) test: TestArgs,
 
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -161,25 +182,25 @@ pub(crate) enum OutputMode {
     BinaryMask,
 }
 
-/// Settings of `--everything`; the defaults are SAM's own.
+/// Settings of `--everything`; the defaults are SAM's own, but for the three that depend on the model.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Everything (with --everything)")]
 pub(crate) struct EverythingArgs {
-    /// Points along a side of the grid
-    #[arg(long, default_value_t = 32, value_name = "N", conflicts_with = "point_grids")]
-    pub(crate) points_per_side: u32,
+    /// Points along a side of the grid [default: the model's; SAM's is 32]
+    #[arg(long, value_name = "N", conflicts_with = "point_grids")]
+    pub(crate) points_per_side: Option<u32>,
     /// Points of your own instead of a grid: JSON, a list for the picture and each crop layer of [x, y] from 0 to 1
     #[arg(long, value_name = "FILE.json")]
     pub(crate) point_grids: Option<PathBuf>,
     /// Points per decoder call
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub(crate) points_per_batch: usize,
-    /// Drop masks the model itself rates at or below this
-    #[arg(long, default_value_t = 0.88, value_name = "IOU")]
-    pub(crate) pred_iou_thresh: f32,
-    /// Drop masks that change too much with the threshold
-    #[arg(long, default_value_t = 0.95, value_name = "SCORE")]
-    pub(crate) stability_score_thresh: f64,
+    /// Drop masks the model itself rates at or below this [default: the model's; SAM's is 0.88]
+    #[arg(long, value_name = "IOU")]
+    pub(crate) pred_iou_thresh: Option<f32>,
+    /// Drop masks that change too much with the threshold [default: the model's; SAM's is 0.95]
+    #[arg(long, value_name = "SCORE")]
+    pub(crate) stability_score_thresh: Option<f64>,
     /// How far the threshold is moved for that, logits
     #[arg(long, default_value_t = 1.0, value_name = "LOGITS")]
     pub(crate) stability_score_offset: f32,
@@ -232,7 +253,7 @@ pub(crate) enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// One model in detail, or the model a weight file belongs to
+    /// One model in detail, or the model a weight file belongs to; also what `kirie train semantic` makes
     Info {
         /// A model's name or a weight file
         #[arg(value_name = "NAME|FILE")]
@@ -264,6 +285,18 @@ pub(crate) enum ModelsCommand {
         /// Store float16: half the size, three digits
         #[arg(long)]
         half: bool,
+    },
+    /// Fold an adapter into its base's weights, for a semantic model in one file (lora, lora-gsam, full, decoder-only)
+    Merge {
+        /// What `kirie train semantic` made
+        #[arg(value_name = "ADAPTER")]
+        adapter: PathBuf,
+        /// The .safetensors file to write
+        #[arg(value_name = "OUT")]
+        output: PathBuf,
+        /// Weights of the base model; without it those in the program or fetched by `kirie models pull`
+        #[arg(long, value_name = "BASE")]
+        weights: Option<PathBuf>,
     },
 }
 

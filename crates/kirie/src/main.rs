@@ -10,6 +10,7 @@ mod inputs;
 mod outputs;
 mod prompts;
 mod report;
+mod semantic;
 mod weights;
 
 use std::process::ExitCode;

@@ -1,5 +1,6 @@
 //! All that is printed goes through here: results to standard output, everything else to standard error.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -64,6 +65,35 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
         .and_then(|()| out.write_all(end))
         .and_then(|()| out.flush())
         .context("cannot write to standard output")
+}
+
+/// Columns side by side: the first to the left, the others to the right.
+pub(crate) fn columns(head: &[&str], rows: &[Vec<String>]) -> String {
+    let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
+    let all = || std::iter::once(&head).chain(rows);
+    let count = all().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..count)
+        .map(|at| all().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for row in all() {
+        let mut line = String::new();
+        for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let _ = match at {
+                0 => fmt::Write::write_fmt(&mut line, format_args!("{cell:<width$}")),
+                _ => fmt::Write::write_fmt(&mut line, format_args!("  {cell:>width$}")),
+            };
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+/// Tells what a person may want to read while a command runs, as it stands.
+pub(crate) fn tell(text: &str) {
+    // As with notes, nobody may be reading.
+    let _ = writeln!(io::stderr(), "{}", text.trim_end_matches('\n'));
 }
 
 /// Whether the error is a closed pipe at standard output.

@@ -3,14 +3,14 @@
 use anyhow::Context;
 use burn::tensor::Device;
 use kirie_sam::checkpoint::StateDict;
-use kirie_sam::registry::{self, RemoteFile, Variant};
-use kirie_sam::{BurnEngine, hub};
+use kirie_sam::registry::{self, EverythingDefaults, RemoteFile, Variant};
+use kirie_sam::{BurnEngine, Engine, hub};
 
 use crate::args::ModelArgs;
 use crate::report;
 
 /// The model that runs when none is named.
-const DEFAULT_MODEL: &str = "efficientvit-sam-l0";
+pub(crate) const DEFAULT_MODEL: &str = "kirie-small";
 
 /// Sets the number of threads; before anything runs.
 pub(crate) fn set_threads(threads: Option<u16>) -> anyhow::Result<()> {
@@ -42,22 +42,33 @@ pub(crate) fn load(args: &ModelArgs) -> anyhow::Result<BurnEngine> {
         }
         (None, named) => {
             let variant = named.map_or_else(|| self::variant(DEFAULT_MODEL), Ok)?;
-            match (variant.built_in, &variant.remote) {
-                (Some(bytes), _) => (variant, StateDict::from_static(variant.name, bytes)?),
-                (None, Some(remote)) => {
-                    let cache = hub::cache_dir()?;
-                    let path = hub::cached(remote, &cache)
-                        .with_context(|| how_to_get(variant.name, remote, &cache.display().to_string()))?;
-                    (variant, StateDict::open(path)?)
-                }
-                (None, None) => anyhow::bail!(
-                    "there are no weights for {} yet; train it (docs/train.md), or pass yours with --weights FILE",
-                    variant.name
-                ),
-            }
+            (variant, at_hand(variant)?)
         }
     };
-    Ok(BurnEngine::from_state_dict(variant, &weights, &device)?)
+    let input = args.input.unwrap_or(variant.preprocess.size);
+    Ok(BurnEngine::at_input(variant, &weights, input, &device)?)
+}
+
+/// The weights of a model that the program carries or that were fetched before.
+pub(crate) fn at_hand(variant: &Variant) -> anyhow::Result<StateDict> {
+    match (variant.built_in, &variant.remote) {
+        (Some(bytes), _) => Ok(StateDict::from_gzip(variant.name, bytes)?),
+        (None, Some(remote)) => {
+            let cache = hub::cache_dir()?;
+            let path = hub::cached(remote, &cache)
+                .with_context(|| how_to_get(variant.name, remote, &cache.display().to_string()))?;
+            Ok(StateDict::open(path)?)
+        }
+        (None, None) => anyhow::bail!(
+            "this build has no weights for {}: its feature `built-in` is off; pass some with --weights FILE",
+            variant.name
+        ),
+    }
+}
+
+/// What a model does with `--everything` if nobody says otherwise.
+pub(crate) fn everything_defaults(engine: &BurnEngine) -> EverythingDefaults {
+    registry::variant(engine.model()).map_or(EverythingDefaults::SAM, |variant| variant.everything)
 }
 
 /// A model with weights by formula, to measure speed with.

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, activation};
 
-use crate::fast;
+use crate::{count, fast};
 
 /// An element-wise activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,9 @@ pub enum Activation {
 impl Activation {
     /// Applies the activation; the shape stays as it is.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        if count::is_dry() {
+            return x;
+        }
         if self != Self::Identity
             && let Some(y) = fast::activation(self, &x)
         {

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, module::attention, ops::AttentionModuleOptions};
 
-use crate::linear;
+use crate::{count, linear};
 
 /// Configuration of [`Attention`].
 #[derive(Clone, Debug)]
@@ -63,7 +63,19 @@ impl Attention {
         let queries = q.dims()[1];
         let (q, k, v) = (split(&self.q_proj, q), split(&self.k_proj, k), split(&self.v_proj, v));
         let inner = self.heads * q.dims()[3];
-        let out = attention(q, k, v, None, None, AttentionModuleOptions::default());
+        let out = dot_attention(q, k, v, AttentionModuleOptions::default());
         linear(&self.out_proj, out.swap_dims(1, 2).reshape([batch, queries, inner]))
     }
+}
+
+/// Scaled dot-product attention, counted: `q` `[batch, heads, queries, d]`, `k` `[batch, heads, keys, d]`, `v` `[batch, heads,
+/// keys, e]` to `[batch, heads, queries, e]`.
+pub fn dot_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionModuleOptions) -> Tensor<4> {
+    let [batch, heads, queries, d] = q.dims();
+    let [_, _, keys, e] = v.dims();
+    count::add_product(batch * heads * queries * keys, d + e);
+    if count::is_dry() {
+        return count::zeros([batch, heads, queries, e], &q.device());
+    }
+    attention(q, k, v, None, None, options)
 }

@@ -5,7 +5,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig, ConvTranspose2d};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor, ops::ConvOptions};
 
-use crate::{Activation, fast};
+use crate::{Activation, count, fast};
 
 /// Configuration of [`ConvNorm`].
 #[derive(Clone, Debug)]
@@ -120,6 +120,9 @@ impl ConvNorm {
 
 /// Applies a convolution; on the processor by kirie's own kernels.
 pub fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
+    if let Some(zeros) = counted(conv, &x) {
+        return zeros;
+    }
     if let Some(padding) = symmetric_padding(conv) {
         let bias = conv.bias.as_ref().map(Param::val);
         let options = ConvOptions::new(conv.stride, padding, conv.dilation, conv.groups);
@@ -132,9 +135,15 @@ pub fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
 
 /// Applies a transposed convolution; on the processor by kirie's own kernels, where its stride is its kernel.
 pub fn conv_transpose2d(conv: &ConvTranspose2d, x: Tensor<4>) -> Tensor<4> {
+    let [input, output, height, width] = conv.weight.lazy_shape().dims();
+    let [batch, _, from_height, from_width] = x.dims();
+    count::add_layer(batch * from_height * from_width * output * height * width, input);
     let side = conv.kernel_size[0];
     let plain = conv.padding == [0, 0] && conv.padding_out == [0, 0] && conv.dilation == [1, 1];
     if plain && conv.groups == 1 && [conv.kernel_size, conv.stride] == [[side; 2]; 2] {
+        if count::is_dry() {
+            return count::zeros([batch, output, from_height * side, from_width * side], &x.device());
+        }
         let bias = conv.bias.as_ref().map(Param::val);
         if let Some(y) = fast::upsample(&x, &conv.weight.val(), bias.as_ref(), side) {
             return y;
@@ -159,6 +168,9 @@ fn conv_norm_activation(conv: &Conv2d, norm: &BatchNorm, activation: Activation,
             .flatten()
             .unwrap_or_else(|| activation.forward(norm.forward(x)));
     }
+    if let Some(zeros) = counted(conv, &x) {
+        return zeros;
+    }
     // Without gradients the norm is folded into the kernel, which saves a pass over the feature map and costs one over
     // the weights.
     let Some(padding) = symmetric_padding(conv) else {
@@ -177,6 +189,20 @@ fn conv_norm_activation(conv: &Conv2d, norm: &BatchNorm, activation: Activation,
         Some(y) => y,
         None => burn::tensor::module::conv2d(x, weight, Some(shift), options),
     })
+}
+
+/// Adds a convolution to the count; in a dry run, gives its output.
+fn counted(conv: &Conv2d, x: &Tensor<4>) -> Option<Tensor<4>> {
+    let [output, inputs, kernel_height, kernel_width] = conv.weight.lazy_shape().dims();
+    let [batch, _, height, width] = x.dims();
+    let padding = symmetric_padding(conv)?;
+    let side = |i: usize, length: usize, kernel: usize| {
+        let reach = conv.dilation[i] * (kernel - 1) + 1;
+        (length + 2 * padding[i]).checked_sub(reach).map(|rest| rest / conv.stride[i] + 1)
+    };
+    let shape = [batch, output, side(0, height, kernel_height)?, side(1, width, kernel_width)?];
+    count::add_layer(shape.iter().product(), inputs * kernel_height * kernel_width);
+    count::is_dry().then(|| count::zeros(shape, &x.device()))
 }
 
 /// The padding of lines and columns, where it is the same on both sides.

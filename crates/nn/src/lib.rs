@@ -11,8 +11,10 @@
 //! Tensors are `[batch, channels, height, width]` unless a doc comment says otherwise.
 
 pub mod activation;
+pub mod adapters;
 pub mod attention;
 pub mod conv;
+pub mod count;
 mod fast;
 pub mod linear;
 pub mod linear_attention;

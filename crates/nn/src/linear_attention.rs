@@ -12,7 +12,7 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, FloatDType, Tensor, activation::relu};
 
-use crate::{ConvNorm, ConvNormConfig, conv2d};
+use crate::{ConvNorm, ConvNormConfig, conv2d, count};
 
 /// Configuration of [`LiteMla`].
 #[derive(Clone, Debug)]
@@ -110,6 +110,8 @@ impl LiteMla {
 pub fn relu_linear_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
     const EPSILON: f64 = 1e-15;
     let dtype: FloatDType = q.dtype().into();
+    let [batch, heads, d, tokens] = q.dims();
+    count::add_product(batch * heads * tokens * d, 2 * d + 1);
     let [q, k, v] = [q, k, v].map(|t| t.cast(FloatDType::F32));
     let (q, k) = (relu(q), relu(k));
     let z = k.clone().sum_dim(3).swap_dims(2, 3); // [batch, heads, 1, head_dim]

@@ -27,9 +27,17 @@ impl<T: Serialize> Config<T> {
     /// # Errors
     /// [`RunError::NoTextForm`] if TOML cannot express the value (a number above 2^63, a map whose keys are no words).
     pub fn to_toml(&self) -> Result<String, RunError> {
-        toml::to_string_pretty(&self.value)
-            .map_err(|error| RunError::NoTextForm { what: "the configuration", reason: error.to_string() })
+        to_toml(&self.value)
     }
+}
+
+/// See [`Config::to_toml`]: the same for a configuration that was not read from a file.
+///
+/// # Errors
+/// [`RunError::NoTextForm`] if TOML cannot express the value.
+pub fn to_toml<T: Serialize>(value: &T) -> Result<String, RunError> {
+    toml::to_string_pretty(value)
+        .map_err(|error| RunError::NoTextForm { what: "the configuration", reason: error.to_string() })
 }
 
 /// Reads a configuration from a file, if there is one, and from arguments `a.b=value` that overrule it in their order.

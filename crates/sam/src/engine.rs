@@ -114,7 +114,25 @@ impl BurnEngine {
         weights: &StateDict,
         device: &Device,
     ) -> Result<Self, SamError> {
-        let loaded = checkpoint::load(variant.config().init(device), weights, variant.name, device);
+        Self::at_input(variant, weights, variant.preprocess.size, device)
+    }
+
+    /// The same with another side of the encoder's input than the registered one, pixels: less time and detail, or more.
+    ///
+    /// # Errors
+    /// As [`Self::load`], and for a side that the encoder cannot take: ViT takes the registered one alone, the others a
+    /// multiple of their stride.
+    pub fn at_input(
+        variant: &Variant,
+        weights: &StateDict,
+        input: u32,
+        device: &Device,
+    ) -> Result<Self, SamError> {
+        let sizes = variant.config().for_input(variant.preprocess.size, input);
+        if let Err(reason) = sizes.check(input as usize) {
+            return Err(SamError::Input { model: variant.name.to_owned(), input, reason });
+        }
+        let loaded = checkpoint::load(sizes.init(device), weights, variant.name, device);
         let model = loaded.map_err(|error| match error {
             CheckpointError::Mismatch { path, model, mut mismatch } => {
                 mismatch.fits = registry::identify(weights, device).map(|v| v.name);
@@ -122,7 +140,8 @@ impl BurnEngine {
             }
             other => other,
         })?;
-        Ok(Self::new(variant, model, device.clone()))
+        let preprocess = Preprocess { size: input, ..variant.preprocess };
+        Ok(Self::assemble(variant.name.to_owned(), preprocess, &sizes, model, device))
     }
 
     /// The model.

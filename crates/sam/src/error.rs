@@ -43,6 +43,16 @@ pub enum SamError {
         /// What it is.
         found: Vec<usize>,
     },
+    /// A side of the encoder's input that the model cannot take.
+    #[error("{model} cannot take an input of {input} pixels: {reason}")]
+    Input {
+        /// The model.
+        model: String,
+        /// What was asked for.
+        input: u32,
+        /// What does not fit.
+        reason: String,
+    },
     /// The encoder or the decoder could not run.
     #[error("the model could not run: {0}")]
     Engine(String),

@@ -217,7 +217,8 @@ pub struct Upscaling {
 }
 
 impl Upscaling {
-    fn new(input: usize, middle: usize, output: usize, device: &Device) -> Self {
+    /// By default initialisation.
+    pub fn new(input: usize, middle: usize, output: usize, device: &Device) -> Self {
         let double = |channels| ConvTranspose2dConfig::new(channels, [2, 2]).with_stride([2, 2]).init(device);
         Self {
             i0: double([input, middle]),
@@ -226,7 +227,8 @@ impl Upscaling {
         }
     }
 
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    /// `[batch, in, height, width]` to `[batch, out, 4 height, 4 width]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.i1.forward(conv_transpose2d(&self.i0, x));
         conv_transpose2d(&self.i3, Activation::Gelu.forward(x))
     }

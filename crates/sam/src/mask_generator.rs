@@ -15,6 +15,7 @@ use crate::engine::{Embedding, Engine, PromptBatch};
 use crate::mask_decoder::DecodeMode;
 use crate::predictor::{FrameScale, MASK_THRESHOLD, encode, not_finite};
 use crate::prompt_encoder::{SparsePrompts, TokenLabel};
+use crate::registry::EverythingDefaults;
 use crate::upscale::Upscaler;
 
 /// More prompts a call than this only take memory, about 15 MiB each.
@@ -49,11 +50,13 @@ pub struct MaskGeneratorOptions {
 
 impl Default for MaskGeneratorOptions {
     fn default() -> Self {
+        let EverythingDefaults { points_per_side, pred_iou_thresh, stability_score_thresh } =
+            EverythingDefaults::SAM;
         Self {
-            grid: PointGrid::PerSide(32),
+            grid: PointGrid::PerSide(points_per_side),
             points_per_batch: 64,
-            pred_iou_thresh: 0.88,
-            stability_score_thresh: 0.95,
+            pred_iou_thresh,
+            stability_score_thresh,
             stability_score_offset: 1.0,
             box_nms_thresh: 0.7,
             crop_n_layers: 0,

@@ -155,7 +155,7 @@ mod tests {
         let mut config = registry::variant("kirie-small").unwrap().config();
         config.mask_decoder.transformer.heads = 3;
         assert_eq!(
-            config.check(256).unwrap_err(),
+            config.check(160).unwrap_err(),
             "heads of the decoder's inner width: 3 does not divide 64"
         );
         let config = registry::variant("sam-vit-b").unwrap().config();

@@ -1,8 +1,10 @@
 //! Set a picture once, ask for many masks.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use kirie_data::{Image, MaskRecord, longest_side, resize_bilinear};
+use kirie_mask::{BBox, Point, Rle};
 use rayon::prelude::*;
 
 use crate::engine::{Embedding, Engine, PromptBatch};
@@ -23,10 +25,20 @@ const STABILITY_OFFSET: f32 = 1.0;
 /// Logits above this are object (`mask_threshold` of the reference).
 pub const MASK_THRESHOLD: f32 = 0.0;
 
-/// Answers prompts on one picture at a time. The encoder runs once per picture.
+/// Answers prompts on one picture at a time. The encoder runs once per picture, and once more for every box that is looked at
+/// closely ([`Self::with_zoom`]).
 pub struct Predictor<'a> {
     engine: &'a dyn Engine,
-    image: Option<EncodedImage>,
+    zoom: Option<f64>,
+    image: Option<Picture>,
+}
+
+/// The picture that is set. With zoom its pixels are kept, and the whole of it is encoded when a prompt needs that.
+struct Picture {
+    width: u32,
+    height: u32,
+    pixels: Option<Image>,
+    encoded: OnceLock<EncodedImage>,
 }
 
 /// A picture the encoder has seen. It can be kept, and set again without running the encoder.
@@ -48,6 +60,58 @@ pub struct Prediction {
     pub low_res: Vec<Vec<f32>>,
     /// Predicted IoU of each mask.
     pub iou: Vec<f32>,
+    /// The part of the picture that the logits show; `None` for all of it. Logits of a part are no mask input.
+    pub window: Option<Window>,
+}
+
+/// A rectangle of a picture, pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Left edge.
+    pub x: u32,
+    /// Upper edge.
+    pub y: u32,
+    /// Width.
+    pub width: u32,
+    /// Height.
+    pub height: u32,
+}
+
+impl Window {
+    /// A window around a box, square where the picture allows, its side `context` times the box's longer one; `None` where
+    /// that is nearly the whole picture, of which nothing more is to be seen by cutting it.
+    fn around(bbox: BBox, context: f64, width: u32, height: u32) -> Option<Self> {
+        // A few pixels enlarged many times show nothing more either.
+        const LEAST_SIDE: f64 = 32.0;
+        const NEARLY_ALL: f64 = 0.8;
+
+        let (w, h) = (f64::from(width), f64::from(height));
+        let (x0, y0) = (bbox.x0.clamp(0.0, w), bbox.y0.clamp(0.0, h));
+        let (x1, y1) = (bbox.x1.clamp(x0, w), bbox.y1.clamp(y0, h));
+        let side = ((x1 - x0).max(y1 - y0) * context).max(LEAST_SIDE).ceil();
+        if side >= NEARLY_ALL * w.max(h) {
+            return None;
+        }
+        let cut = |low: f64, high: f64, length: f64| {
+            let extent = side.min(length);
+            let start = (f64::midpoint(low, high) - extent / 2.0).round().clamp(0.0, length - extent);
+            (start as u32, extent as u32)
+        };
+        let ((x, width), (y, height)) = (cut(x0, x1, w), cut(y0, y1, h));
+        Some(Self { x, y, width, height })
+    }
+
+    /// A prompt in the window's pixels. Points outside of it say nothing that can be seen, and are left out.
+    fn prompt(&self, prompt: &Prompt) -> Prompt {
+        let (x, y) = (f64::from(self.x), f64::from(self.y));
+        let (w, h) = (f64::from(self.width), f64::from(self.height));
+        let points = prompt.points.iter().map(|(p, on)| (Point { x: p.x - x, y: p.y - y }, *on));
+        Prompt {
+            points: points.filter(|(p, _)| (0.0..=w).contains(&p.x) && (0.0..=h).contains(&p.y)).collect(),
+            bbox: prompt.bbox.map(|b| BBox { x0: b.x0 - x, y0: b.y0 - y, x1: b.x1 - x, y1: b.y1 - y }),
+            mask_input: None,
+        }
+    }
 }
 
 impl Prediction {
@@ -84,7 +148,17 @@ pub(crate) fn not_finite() -> SamError {
 impl<'a> Predictor<'a> {
     /// A predictor without a picture.
     pub fn new(engine: &'a dyn Engine) -> Self {
-        Self { engine, image: None }
+        Self { engine, zoom: None, image: None }
+    }
+
+    /// Answers boxes from a closer look: a window of the picture around the box, `context` times as large as it (None: from the
+    /// whole picture, as the reference does). A small object then has as many pixels of the encoder's input as a large one,
+    /// for the time of one more run of the encoder a box.
+    ///
+    /// Points without a box, and prompts with a mask input, are answered from the whole picture.
+    pub fn with_zoom(mut self, context: Option<f64>) -> Self {
+        self.zoom = context.filter(|c| *c >= 1.0);
+        self
     }
 
     /// The engine it runs on.
@@ -92,21 +166,38 @@ impl<'a> Predictor<'a> {
         self.engine
     }
 
-    /// Runs the encoder on a picture.
+    /// Takes a picture and runs the encoder on it; with zoom, only once a prompt needs the whole picture.
     pub fn set_image(&mut self, image: &Image) -> Result<(), SamError> {
         self.image = None;
-        self.image = Some(encode(self.engine, image)?);
+        if self.zoom.is_some() {
+            let (width, height) = (image.width(), image.height());
+            let picture = Picture { width, height, pixels: Some(image.clone()), encoded: OnceLock::new() };
+            self.image = Some(picture);
+        } else {
+            self.set_encoded(encode(self.engine, image)?);
+        }
         Ok(())
     }
 
-    /// Takes a picture that was encoded before.
+    /// Takes a picture that was encoded before. Of such a picture there is no closer look.
     pub fn set_encoded(&mut self, image: EncodedImage) {
-        self.image = Some(image);
+        let (width, height) = (image.width, image.height);
+        self.image = Some(Picture { width, height, pixels: None, encoded: image.into() });
     }
 
-    /// The picture that is set.
-    pub fn image(&self) -> Result<&EncodedImage, SamError> {
+    fn picture(&self) -> Result<&Picture, SamError> {
         self.image.as_ref().ok_or(SamError::NoImage)
+    }
+
+    /// The whole picture that is set, encoded.
+    pub fn image(&self) -> Result<&EncodedImage, SamError> {
+        let picture = self.picture()?;
+        if let Some(encoded) = picture.encoded.get() {
+            return Ok(encoded);
+        }
+        let pixels = picture.pixels.as_ref().ok_or(SamError::NoImage)?;
+        let encoded = encode(self.engine, pixels)?;
+        Ok(picture.encoded.get_or_init(|| encoded))
     }
 
     /// Forgets the picture.
@@ -114,11 +205,25 @@ impl<'a> Predictor<'a> {
         self.image = None;
     }
 
-    /// For the masks of the picture that is set: from low resolution to its own size.
+    /// For the masks of the picture that is set, seen as a whole: from low resolution to its own size.
     pub fn upscaler(&self) -> Result<Upscaler, SamError> {
-        let image = self.image()?;
+        let picture = self.picture()?;
         let frame = self.engine.preprocess().frame;
-        Ok(Upscaler::new(self.engine.mask_side(), frame, image.width, image.height))
+        Ok(Upscaler::new(self.engine.mask_side(), frame, picture.width, picture.height))
+    }
+
+    /// From a prediction's low resolution to masks of the picture's size.
+    pub fn masks_of(&self, prediction: &Prediction) -> Result<Scaler, SamError> {
+        let picture = self.picture()?;
+        let size = [picture.width as usize, picture.height as usize];
+        Ok(match prediction.window {
+            None => Scaler { upscaler: self.upscaler()?, at: None, size },
+            Some(Window { x, y, width, height }) => {
+                let frame = self.engine.preprocess().frame;
+                let upscaler = Upscaler::new(self.engine.mask_side(), frame, width, height);
+                Scaler { upscaler, at: Some([x as usize, y as usize]), size }
+            }
+        })
     }
 
     /// The masks of every prompt, in the prompts' order.
@@ -129,12 +234,53 @@ impl<'a> Predictor<'a> {
     /// # Errors
     /// No picture; a bad prompt (all are checked before any is answered); an answer that is not a finite number.
     pub fn predict(&self, prompts: &[Prompt], mode: DecodeMode) -> Result<Vec<Prediction>, SamError> {
-        let image = self.image()?;
+        let picture = self.picture()?;
         for (index, prompt) in prompts.iter().enumerate() {
-            let checked = prompt.check(image.width, image.height, self.engine.mask_side());
+            let checked = prompt.check(picture.width, picture.height, self.engine.mask_side());
             checked.map_err(|problem: PromptProblem| SamError::Prompt { index, problem })?;
         }
 
+        let (mut close, mut whole) = (Vec::new(), Vec::new());
+        for (index, prompt) in prompts.iter().enumerate() {
+            match (self.zoom, &picture.pixels, prompt.bbox, &prompt.mask_input) {
+                (Some(context), Some(pixels), Some(bbox), None) => {
+                    match Window::around(bbox, context, picture.width, picture.height) {
+                        Some(window) => close.push((index, pixels, window)),
+                        None => whole.push(index),
+                    }
+                }
+                _ => whole.push(index),
+            }
+        }
+        let mut answers: Vec<Option<Prediction>> = vec![None; prompts.len()];
+        for (index, pixels, window) in close {
+            let cut = pixels.crop(window.x, window.y, window.width, window.height)?;
+            let seen = encode(self.engine, &cut)?;
+            let mut answer = self.answer(&seen, &[&window.prompt(&prompts[index])], mode)?;
+            answers[index] = answer.pop().map(|prediction| Prediction { window: Some(window), ..prediction });
+        }
+        if !whole.is_empty() {
+            let asked: Vec<&Prompt> = whole.iter().map(|index| &prompts[*index]).collect();
+            for (index, answer) in whole.into_iter().zip(self.answer(self.image()?, &asked, mode)?) {
+                answers[index] = Some(answer);
+            }
+        }
+        let count = answers.len();
+        let answers: Vec<_> = answers.into_iter().flatten().collect();
+        if answers.len() == count {
+            Ok(answers)
+        } else {
+            Err(SamError::Engine(format!("{} answers for {count} prompts", answers.len())))
+        }
+    }
+
+    /// The masks of prompts on an encoded picture, or part of one, in the prompts' order.
+    fn answer(
+        &self,
+        image: &EncodedImage,
+        prompts: &[&Prompt],
+        mode: DecodeMode,
+    ) -> Result<Vec<Prediction>, SamError> {
         // A padding token changes an answer, so prompts of different lengths never share a call.
         let mut groups: BTreeMap<(usize, bool), Vec<usize>> = BTreeMap::new();
         for (index, prompt) in prompts.iter().enumerate() {
@@ -143,7 +289,7 @@ impl<'a> Predictor<'a> {
         let mut answers: Vec<Option<Prediction>> = vec![None; prompts.len()];
         for ((tokens, _), members) in groups {
             for call in members.chunks(PROMPTS_PER_CALL) {
-                let batch = self.batch(call.iter().map(|i| &prompts[*i]), call.len(), tokens)?;
+                let batch = self.batch(image, call.iter().map(|i| prompts[*i]), call.len(), tokens)?;
                 let output = self.engine.decode(&image.embedding, &batch, mode)?;
                 if !output.iou.values.iter().all(|iou| iou.is_finite()) {
                     return Err(not_finite());
@@ -157,6 +303,7 @@ impl<'a> Predictor<'a> {
                     answers[*index] = Some(Prediction {
                         low_res: logits.chunks_exact(pixels).map(<[f32]>::to_vec).collect(),
                         iou: iou.to_vec(),
+                        window: None,
                     });
                 }
             }
@@ -172,40 +319,35 @@ impl<'a> Predictor<'a> {
 
     /// Answers as records at the picture's size, in the prompts' order and for each prompt in the masks' order.
     pub fn records(&self, prompts: &[Prompt], answers: &[Prediction]) -> Result<Vec<MaskRecord>, SamError> {
-        let upscaler = self.upscaler()?;
-        let crop_box = [0.0, 0.0, upscaler.width() as f64, upscaler.height() as f64];
-        let masks: Vec<(&Prompt, &Vec<f32>, f32)> = prompts
-            .iter()
-            .zip(answers)
-            .flat_map(|(prompt, answer)| {
-                answer.low_res.iter().zip(&answer.iou).map(move |(low, iou)| (prompt, low, *iou))
-            })
-            .collect();
-        masks
-            .into_par_iter()
-            .map(|(prompt, low, iou)| {
-                let (mask, stability_score) =
-                    upscaler.mask_and_stability(low, MASK_THRESHOLD, STABILITY_OFFSET)?;
+        let picture = self.picture()?;
+        let whole = Window { x: 0, y: 0, width: picture.width, height: picture.height };
+        let records = prompts.par_iter().zip(answers).map(|(prompt, answer)| {
+            let scaler = self.masks_of(answer)?;
+            let Window { x, y, width, height } = answer.window.unwrap_or(whole);
+            let masks = answer.low_res.iter().zip(&answer.iou).map(|(low, iou)| {
+                let (mask, stability_score) = scaler.mask_and_stability(low)?;
                 Ok(MaskRecord {
                     bbox: mask.inclusive_box().to_xywh(),
                     area: mask.area(),
-                    predicted_iou: f64::from(iou),
+                    predicted_iou: f64::from(*iou),
                     stability_score,
                     point_coords: prompt.points.iter().map(|(p, _)| [p.x, p.y]).collect(),
-                    crop_box,
+                    crop_box: [x, y, width, height].map(f64::from),
                     segmentation: mask,
                 })
-            })
-            .collect()
+            });
+            masks.collect::<Result<Vec<_>, SamError>>()
+        });
+        Ok(records.collect::<Result<Vec<_>, SamError>>()?.into_iter().flatten().collect())
     }
 
     fn batch<'p>(
         &self,
+        image: &EncodedImage,
         prompts: impl Iterator<Item = &'p Prompt>,
         count: usize,
         tokens: usize,
     ) -> Result<PromptBatch, SamError> {
-        let image = self.image()?;
         let side = self.engine.mask_side();
         let scale = FrameScale::new(&self.engine.preprocess(), image.width, image.height);
         let mut sparse = SparsePrompts { tokens, ..Default::default() };
@@ -231,6 +373,36 @@ impl<'a> Predictor<'a> {
         let masks =
             if masks.is_empty() { None } else { Some(HostTensor::new(vec![count, 1, side, side], masks)?) };
         Ok(PromptBatch { count, sparse, masks })
+    }
+}
+
+/// From low-resolution logits to a mask at the picture's size.
+#[derive(Clone, Debug)]
+pub struct Scaler {
+    upscaler: Upscaler,
+    /// Where in the picture, if it is a part.
+    at: Option<[usize; 2]>,
+    size: [usize; 2],
+}
+
+impl Scaler {
+    /// The mask.
+    pub fn mask(&self, low: &[f32]) -> Result<Rle, SamError> {
+        self.place(self.upscaler.mask(low, MASK_THRESHOLD)?)
+    }
+
+    /// The mask and its stability score.
+    pub fn mask_and_stability(&self, low: &[f32]) -> Result<(Rle, f64), SamError> {
+        let (mask, stability) = self.upscaler.mask_and_stability(low, MASK_THRESHOLD, STABILITY_OFFSET)?;
+        Ok((self.place(mask)?, stability))
+    }
+
+    fn place(&self, mask: Rle) -> Result<Rle, SamError> {
+        let [width, height] = self.size;
+        Ok(match self.at {
+            None => mask,
+            Some([x, y]) => mask.paste(x, y, width, height)?,
+        })
     }
 }
 

@@ -22,9 +22,17 @@ pub struct Variant {
     pub about: &'static str,
     /// How a picture becomes the encoder's input.
     pub preprocess: Preprocess,
+    /// Boxes are answered from a window so many times as large as the box; see [`crate::Predictor::with_zoom`]. `None` for models
+    /// that are published with one look at the whole picture.
+    pub zoom: Option<f64>,
+    /// Whether its single mask is its answer where one is asked for; otherwise, as SAM is published, the mask of the three that it
+    /// rates highest.
+    pub single_mask: bool,
+    /// What the mask generator does if nobody says otherwise.
+    pub everything: EverythingDefaults,
     /// Its weights on a model hub; none for a model that comes with the program.
     pub remote: Option<RemoteFile>,
-    /// Its weights as part of the program, a safetensors file.
+    /// Its weights as part of the program (feature `built-in`), a gzipped safetensors file.
     pub built_in: Option<&'static [u8]>,
     /// Licence of those weights.
     pub licence: &'static str,
@@ -79,6 +87,22 @@ impl Preprocess {
     const fn sam(size: u32) -> Self {
         Self { size, frame: 1024, mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375] }
     }
+}
+
+/// The settings of the mask generator that depend on the model: how sure it is of its masks when they are right.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EverythingDefaults {
+    /// Points along a side of the grid.
+    pub points_per_side: u32,
+    /// Masks whose predicted IoU is not above this are dropped.
+    pub pred_iou_thresh: f32,
+    /// Masks whose stability score is below this are dropped.
+    pub stability_score_thresh: f64,
+}
+
+impl EverythingDefaults {
+    /// Those of SAM's mask generator.
+    pub const SAM: Self = Self { points_per_side: 32, pred_iou_thresh: 0.88, stability_score_thresh: 0.95 };
 }
 
 impl Variant {
@@ -208,13 +232,13 @@ fn small() -> SamConfig {
         neck_depth: 2,
         neck_expand: 1,
         out_channels: 128,
-        out_size: 32,
+        out_size: 20,
     };
     SamConfig {
         encoder: EncoderConfig::EfficientVit(encoder),
         prompt_encoder: PromptEncoderConfig {
             dim: 128,
-            embedding_size: 32,
+            embedding_size: 20,
             frame: 1024,
             mask_channels: 16,
             draw_prompts: true,
@@ -237,21 +261,37 @@ fn small() -> SamConfig {
     }
 }
 
+/// See `docs/model-card.md`.
+#[cfg(feature = "built-in")]
+const KIRIE_SMALL: Option<&[u8]> = Some(include_bytes!("../weights/kirie-small.safetensors.gz"));
+#[cfg(not(feature = "built-in"))]
+const KIRIE_SMALL: Option<&[u8]> = None;
+
 static VARIANTS: &[Variant] = &[
     Variant {
         name: "kirie-small",
-        about: "a small model to train on one's own pictures; there are no weights yet",
-        preprocess: Preprocess::sam(256),
+        about: "EfficientViT-SAM's design at small widths; its weights are inside the program",
+        preprocess: Preprocess::sam(160),
+        zoom: Some(1.2),
+        single_mask: true,
+        everything: EverythingDefaults {
+            points_per_side: 16,
+            pred_iou_thresh: 0.4,
+            stability_score_thresh: 0.6,
+        },
         remote: None,
-        built_in: None,
-        licence: "none: there are no weights yet",
-        parameters: 3_873_776,
+        built_in: KIRIE_SMALL,
+        licence: "research only, as several of its training sets",
+        parameters: 3_985_072,
         config: small,
     },
     Variant {
         name: "efficientvit-sam-l0",
         about: "EfficientViT-SAM, the fastest of the family",
         preprocess: Preprocess::sam(512),
+        zoom: None,
+        single_mask: false,
+        everything: EverythingDefaults::SAM,
         remote: Some(efficientvit_file!("l0", Integrity::Sha256Prefix("c4f994b01a16"))),
         built_in: None,
         licence: "Apache-2.0",
@@ -262,6 +302,9 @@ static VARIANTS: &[Variant] = &[
         name: "efficientvit-sam-l1",
         about: "EfficientViT-SAM, deeper than L0",
         preprocess: Preprocess::sam(512),
+        zoom: None,
+        single_mask: false,
+        everything: EverythingDefaults::SAM,
         remote: Some(efficientvit_file!("l1", Integrity::Sha256Prefix("fa151df2b9b9"))),
         built_in: None,
         licence: "Apache-2.0",
@@ -272,6 +315,9 @@ static VARIANTS: &[Variant] = &[
         name: "efficientvit-sam-l2",
         about: "EfficientViT-SAM, SAM ViT-H's accuracy on COCO at 512 pixels",
         preprocess: Preprocess::sam(512),
+        zoom: None,
+        single_mask: false,
+        everything: EverythingDefaults::SAM,
         remote: Some(efficientvit_file!("l2", Integrity::Sha256Prefix("d4bfd842224c"))),
         built_in: None,
         licence: "Apache-2.0",
@@ -282,6 +328,9 @@ static VARIANTS: &[Variant] = &[
         name: "efficientvit-sam-xl0",
         about: "EfficientViT-SAM at 1024 pixels",
         preprocess: Preprocess::sam(1024),
+        zoom: None,
+        single_mask: false,
+        everything: EverythingDefaults::SAM,
         remote: Some(efficientvit_file!("xl0", Integrity::Announced)),
         built_in: None,
         licence: "Apache-2.0",
@@ -292,6 +341,9 @@ static VARIANTS: &[Variant] = &[
         name: "efficientvit-sam-xl1",
         about: "EfficientViT-SAM, the most accurate of the family",
         preprocess: Preprocess::sam(1024),
+        zoom: None,
+        single_mask: false,
+        everything: EverythingDefaults::SAM,
         remote: Some(efficientvit_file!("xl1", Integrity::Announced)),
         built_in: None,
         licence: "Apache-2.0",
@@ -302,6 +354,9 @@ static VARIANTS: &[Variant] = &[
         name: "mobile-sam",
         about: "MobileSAM: SAM with a TinyViT encoder distilled from ViT-H",
         preprocess: Preprocess::sam(1024),
+        zoom: None,
+        single_mask: false,
+        everything: EverythingDefaults::SAM,
         remote: Some(RemoteFile {
             url: "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
             file: "mobile_sam.pt",
@@ -316,6 +371,9 @@ static VARIANTS: &[Variant] = &[
         name: "sam-vit-b",
         about: "SAM with ViT-B",
         preprocess: Preprocess::sam(1024),
+        zoom: None,
+        single_mask: false,
+        everything: EverythingDefaults::SAM,
         remote: Some(sam_file!("sam_vit_b_01ec64.pth", "01ec64d29a2fca3f0661936605ae66f8")),
         built_in: None,
         licence: "Apache-2.0",
@@ -326,6 +384,9 @@ static VARIANTS: &[Variant] = &[
         name: "sam-vit-l",
         about: "SAM with ViT-L",
         preprocess: Preprocess::sam(1024),
+        zoom: None,
+        single_mask: false,
+        everything: EverythingDefaults::SAM,
         remote: Some(sam_file!("sam_vit_l_0b3195.pth", "0b3195507c641ddb6910d2bb5adee89c")),
         built_in: None,
         licence: "Apache-2.0",
@@ -336,6 +397,9 @@ static VARIANTS: &[Variant] = &[
         name: "sam-vit-h",
         about: "SAM with ViT-H, the original",
         preprocess: Preprocess::sam(1024),
+        zoom: None,
+        single_mask: false,
+        everything: EverythingDefaults::SAM,
         remote: Some(sam_file!("sam_vit_h_4b8939.pth", "4b8939a88964f0f4ff5f5b2642c598a6")),
         built_in: None,
         licence: "Apache-2.0",
@@ -346,6 +410,9 @@ static VARIANTS: &[Variant] = &[
         name: "hq-sam-vit-tiny",
         about: "HQ-SAM with a TinyViT encoder",
         preprocess: Preprocess::sam(1024),
+        zoom: None,
+        single_mask: false,
+        everything: EverythingDefaults::SAM,
         remote: Some(hq_file!("sam_hq_vit_tiny.pth")),
         built_in: None,
         licence: "Apache-2.0",
@@ -356,6 +423,9 @@ static VARIANTS: &[Variant] = &[
         name: "hq-sam-vit-b",
         about: "HQ-SAM with ViT-B: finer edges",
         preprocess: Preprocess::sam(1024),
+        zoom: None,
+        single_mask: false,
+        everything: EverythingDefaults::SAM,
         remote: Some(hq_file!("sam_hq_vit_b.pth")),
         built_in: None,
         licence: "Apache-2.0",
@@ -366,6 +436,9 @@ static VARIANTS: &[Variant] = &[
         name: "hq-sam-vit-l",
         about: "HQ-SAM with ViT-L",
         preprocess: Preprocess::sam(1024),
+        zoom: None,
+        single_mask: false,
+        everything: EverythingDefaults::SAM,
         remote: Some(hq_file!("sam_hq_vit_l.pth")),
         built_in: None,
         licence: "Apache-2.0",
@@ -376,6 +449,9 @@ static VARIANTS: &[Variant] = &[
         name: "hq-sam-vit-h",
         about: "HQ-SAM with ViT-H",
         preprocess: Preprocess::sam(1024),
+        zoom: None,
+        single_mask: false,
+        everything: EverythingDefaults::SAM,
         remote: Some(hq_file!("sam_hq_vit_h.pth")),
         built_in: None,
         licence: "Apache-2.0",

@@ -381,11 +381,12 @@ fn an_answer_that_is_no_number_is_an_error() {
 
 #[test]
 fn the_best_mask_is_the_first_of_the_highest() {
-    let best = |iou: &[f32]| Prediction { low_res: Vec::new(), iou: iou.to_vec() }.best();
+    let best = |iou: &[f32]| Prediction { low_res: Vec::new(), iou: iou.to_vec(), window: None }.best();
     assert_eq!(best(&[0.5]), 0);
     assert_eq!(best(&[0.2, 0.9, 0.9]), 1);
     assert_eq!(best(&[-3.0, -1.0, -2.0]), 1);
-    let mut answer = Prediction { low_res: vec![vec![1.0], vec![2.0], vec![3.0]], iou: vec![0.2, 0.9, 0.4] };
+    let mut answer =
+        Prediction { low_res: vec![vec![1.0], vec![2.0], vec![3.0]], iou: vec![0.2, 0.9, 0.4], window: None };
     answer.keep_best();
     assert_eq!((answer.low_res, answer.iou), (vec![vec![2.0]], vec![0.9]));
 }
@@ -424,4 +425,77 @@ fn pictures_are_resized_as_pillow_does() {
     // The short side of an extreme shape is at least one pixel.
     let found = prepare(&gray(1, 3000, &[7; 3000]), &plain(8)).unwrap();
     assert_eq!(found.values[..64].iter().filter(|v| **v == 7.0).count(), 8);
+}
+
+/// A box is answered as it would be on the window cut out by hand, and its mask lies at the window's place.
+#[test]
+fn a_closer_look_is_the_answer_on_the_window() {
+    let engine = engine(&TINY);
+    let image = picture(400, 240);
+    let mut predictor = Predictor::new(&engine).with_zoom(Some(1.6));
+    predictor.set_image(&image).unwrap();
+    let prompts =
+        [Prompt::bbox(300.0, 100.0, 340.0, 130.0).with_point(310.0, 110.0, true), Prompt::point(50.0, 60.0)];
+    let answers = predictor.predict(&prompts, SINGLE).unwrap();
+    // 1.6 times 40 pixels around the middle (320, 115)
+    let window = kirie_sam::Window { x: 288, y: 83, width: 64, height: 64 };
+    assert_eq!([answers[0].window, answers[1].window], [Some(window), None]);
+
+    let mut by_hand = Predictor::new(&engine);
+    by_hand.set_image(&image.crop(288, 83, 64, 64).unwrap()).unwrap();
+    let inside = [Prompt::bbox(12.0, 17.0, 52.0, 47.0).with_point(22.0, 27.0, true)];
+    let expected = by_hand.predict(&inside, SINGLE).unwrap();
+    assert_eq!((&answers[0].low_res, &answers[0].iou), (&expected[0].low_res, &expected[0].iou));
+
+    let records = predictor.records(&prompts, &answers).unwrap();
+    let cut = by_hand.records(&inside, &expected).unwrap();
+    assert_eq!(records[0].crop_box, [288.0, 83.0, 64.0, 64.0]);
+    assert_eq!(records[0].segmentation, cut[0].segmentation.paste(288, 83, 400, 240).unwrap());
+    assert_eq!(records[1].crop_box, [0.0, 0.0, 400.0, 240.0]);
+}
+
+#[test]
+fn the_whole_picture_is_encoded_only_where_it_is_needed() {
+    let fake = Fake::default();
+    let mut predictor = Predictor::new(&fake).with_zoom(Some(1.5));
+    predictor.set_image(&picture(400, 240)).unwrap();
+    let encoded = || fake.encoded.load(Ordering::Relaxed);
+    assert_eq!(encoded(), 0);
+    let small = Prompt::bbox(10.0, 10.0, 60.0, 60.0);
+    predictor.predict(&[small.clone(), small.clone()], SINGLE).unwrap();
+    assert_eq!(encoded(), 2, "two windows");
+    // Nearly the whole picture; a mask input, which is of the whole picture; both from one look.
+    let large = Prompt::bbox(5.0, 5.0, 390.0, 230.0);
+    let fed = small.clone().with_mask(vec![1.0; SIDE * SIDE]);
+    let answers = predictor.predict(&[large, fed, small], SINGLE).unwrap();
+    assert_eq!(answers.iter().map(|a| a.window.is_some()).collect::<Vec<_>>(), [false, false, true]);
+    assert_eq!(encoded(), 4);
+}
+
+/// Wherever the box lies, in part beyond the picture too, its window lies in the picture and holds what of it can be seen.
+#[test]
+fn windows_hold_their_boxes() {
+    let engine = engine(&TINY);
+    let mut random = Random(11);
+    for _ in 0..300 {
+        let (width, height) = (20 + random.below(200), 20 + random.below(200));
+        let (w, h) = (width as f64, height as f64);
+        let (x0, y0) = (random.unit() * w * 1.2 - 0.3 * w, random.unit() * h * 1.2 - 0.3 * h);
+        let (x1, y1) = (x0 + 0.5 + random.unit() * w * 0.4, y0 + 0.5 + random.unit() * h * 0.4);
+        let prompt = Prompt::bbox(x0, y0, x1, y1);
+        if prompt.check(width as u32, height as u32, MASK).is_err() {
+            continue;
+        }
+        let mut predictor = Predictor::new(&engine).with_zoom(Some(1.3));
+        predictor.set_image(&picture(width as u32, height as u32)).unwrap();
+        let answer = predictor.predict(&[prompt], SINGLE).unwrap().remove(0);
+        let mask = predictor.masks_of(&answer).unwrap().mask(&answer.low_res[0]).unwrap();
+        assert_eq!((mask.width(), mask.height()), (width, height));
+        if let Some(window) = answer.window {
+            let (right, bottom) = (window.x + window.width, window.y + window.height);
+            assert!(right <= width as u32 && bottom <= height as u32, "{window:?}");
+            assert!(f64::from(window.x) <= x0.max(0.0) + 1.0 && f64::from(right) >= x1.min(w) - 1.0);
+            assert!(f64::from(window.y) <= y0.max(0.0) + 1.0 && f64::from(bottom) >= y1.min(h) - 1.0);
+        }
+    }
 }

@@ -6,6 +6,7 @@
 //! | --- | --- | --- | --- |
 //! | one mask as PNG | [`mask_png`] | kept | one file a mask |
 //! | label PNG | [`label_png`] | kept | the smaller mask wins |
+//! | class PNG | [`index_png`] | kept | one class a pixel |
 //! | overlay | [`overlay`] | kept | the smaller mask is on top |
 //! | COCO | [`coco_json`] | kept as RLE, lost as polygons | kept |
 //! | YOLO | [`yolo_lines`] | kept, by a cut of no width | kept |
@@ -31,7 +32,7 @@ pub use overlay::{Prompts, overlay};
 pub(crate) use overlay::{paint, paint_box};
 pub use picture::{PictureFormat, encode_picture, write_picture};
 pub(crate) use png::encode as encode_png;
-pub use png::{label_png, mask_png};
+pub use png::{index_png, label_png, mask_png};
 pub(crate) use yolo::one_ring;
 pub use yolo::yolo_lines;
 

@@ -51,6 +51,26 @@ pub fn label_png(all: &ImageMasks) -> Result<Vec<u8>, DataError> {
     }
 }
 
+/// A picture of numbers, such as classes, as an indexed 8-bit PNG: viewers show the palette's colours, and programs that read
+/// indices read the numbers. `numbers` fill the frame row by row.
+///
+/// # Errors
+/// [`DataError::ZeroSize`]; [`DataError::Encode`] when the numbers do not fill the frame, or one has no colour.
+pub fn index_png(width: u32, height: u32, numbers: &[u8], palette: &[[u8; 3]]) -> Result<Vec<u8>, DataError> {
+    if width == 0 || height == 0 {
+        return Err(DataError::ZeroSize { width, height });
+    }
+    let wrong = |reason: String| DataError::Encode { what: "the numbers", reason };
+    if numbers.len() as u64 != u64::from(width) * u64::from(height) {
+        return Err(wrong(format!("{width}x{height} pixels were expected, found {}", numbers.len())));
+    }
+    if let Some(number) = numbers.iter().find(|number| usize::from(**number) >= palette.len()) {
+        return Err(wrong(format!("{number} is beyond the palette of {} colours", palette.len())));
+    }
+    let palette = palette.get(..palette.len().min(256)).unwrap_or_default().concat();
+    encode(width, height, ColorType::Indexed, BitDepth::Eight, &palette, numbers)
+}
+
 /// A PNG of the given pixels; `palette` only for indexed ones.
 pub(crate) fn encode(
     width: u32,

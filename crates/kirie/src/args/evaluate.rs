@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use kirie_data::datasets::Layout;
 use kirie_promptable::evaluate::{MaskChoice, PromptKind};
 
-use super::{EverythingArgs, Masks, ModelArgs};
+use super::{EvaluateSemanticArgs, EverythingArgs, Masks, ModelArgs, ZoomArg};
 
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
@@ -19,6 +19,8 @@ pub(crate) struct EvaluateArgs {
 pub(crate) enum EvaluateCommand {
     /// How well a model cuts out the objects of a labelled set, asked by boxes, by clicks, or for everything
     Promptable(Box<EvaluatePromptableArgs>),
+    /// How well a fine-tuned model labels the pixels of a labelled set
+    Semantic(Box<EvaluateSemanticArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -57,9 +59,13 @@ pub(crate) struct EvaluatePromptableArgs {
     /// No prompts: how many of the objects are among the masks that `segment --everything` finds
     #[arg(long, help_heading = "Asking")]
     pub(crate) everything: bool,
-    /// Which mask is the answer
-    #[arg(long, default_value = "best-of-three", value_name = "CHOICE", value_parser = mask_choice(), help_heading = "Asking")]
-    pub(crate) mask_choice: MaskChoice,
+    /// Which mask is the answer; without it what the model is published with: best-of-three, for kirie-small single
+    #[arg(long, value_name = "CHOICE", value_parser = mask_choice(), help_heading = "Asking")]
+    pub(crate) mask_choice: Option<MaskChoice>,
+    /// Look at a box closely: answer it from a window so many times as large as the box, or `off` for the whole picture as SAM
+    /// does; auto is what the model was made for
+    #[arg(long, default_value = "auto", value_name = "auto|off|FACTOR", help_heading = "Asking")]
+    pub(crate) zoom: ZoomArg,
     /// Each click comes with the answer to those before
     #[arg(long, help_heading = "Asking")]
     pub(crate) feed_mask: bool,

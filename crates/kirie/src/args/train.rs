@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::TrainSemanticArgs;
 use crate::device::DeviceArg;
 
 #[derive(Debug, Args)]
@@ -16,6 +17,8 @@ pub(crate) struct TrainArgs {
 pub(crate) enum TrainCommand {
     /// Distil an encoder, or train a whole model to cut objects out by boxes and points
     Promptable(TrainRunArgs),
+    /// Fine-tune a model for classes of your own, on pictures of any size; or compare ways to do so
+    Semantic(Box<TrainSemanticArgs>),
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 mod files;
 mod page;
 mod progress;
+mod semantic;
 mod table;
 
 use std::ops::ControlFlow;
@@ -10,10 +11,11 @@ use std::path::Path;
 
 use kirie_data::datasets::{Dataset, MaskMeaning, OpenOptions, Sample, open_with};
 use kirie_promptable::evaluate::{
-    BoxFill, DetectedReport, Ellipse, EvaluateError, EverythingOptions, EverythingReport, Failed, PromptKind,
-    Promptable, PromptedOptions, PromptedReport, SamModel, TruthOptions, detected, everything, image_ids,
-    prompted, read_detections,
+    BoxFill, DetectedReport, Ellipse, EvaluateError, EverythingOptions, EverythingReport, Failed, MaskChoice,
+    PromptKind, Promptable, PromptedOptions, PromptedReport, SamModel, TruthOptions, detected, everything,
+    image_ids, prompted, read_detections,
 };
+use kirie_sam::registry::{self, EverythingDefaults};
 use kirie_sam::{BurnEngine, Engine, mask_generator};
 use serde_json::{Value, json};
 
@@ -31,6 +33,7 @@ const COCO_DETECTIONS: usize = 100;
 pub(crate) fn run(args: EvaluateArgs) -> anyhow::Result<()> {
     match args.command {
         EvaluateCommand::Promptable(args) => promptable(&args),
+        EvaluateCommand::Semantic(args) => semantic::run(&args),
     }
 }
 
@@ -105,7 +108,7 @@ fn promptable(args: &EvaluatePromptableArgs) -> anyhow::Result<()> {
     if !args.prompts.is_empty() || !asked {
         let reports = match &mut model {
             Model::Engine(engine) => {
-                let mut model = SamModel::new(engine.as_ref(), args.mask_choice);
+                let mut model = sam_model(engine, args);
                 run_prompted(args, &dataset, &samples, &mut model)?
             }
             Model::BoxFill(model) => run_prompted(args, &dataset, &samples, model)?,
@@ -122,7 +125,7 @@ fn promptable(args: &EvaluatePromptableArgs) -> anyhow::Result<()> {
             detected(&dataset, &samples, &detections, COCO_DETECTIONS, model, &mut tell)
         };
         let report = match &mut model {
-            Model::Engine(engine) => judge(&mut SamModel::new(engine.as_ref(), args.mask_choice)),
+            Model::Engine(engine) => judge(&mut sam_model(engine, args)),
             Model::BoxFill(model) => judge(model),
             Model::Ellipse(model) => judge(model),
         }?;
@@ -135,6 +138,18 @@ fn promptable(args: &EvaluatePromptableArgs) -> anyhow::Result<()> {
         runs.push(Run::Everything(Box::new(run_everything(args, &dataset, &samples, engine.as_ref())?)));
     }
     answer(args, &dataset, &runs)
+}
+
+/// As asked for, or as the model is published.
+fn mask_choice(args: &EvaluatePromptableArgs, model: &str) -> MaskChoice {
+    args.mask_choice.unwrap_or_else(|| match registry::variant(model) {
+        Ok(variant) if variant.single_mask => MaskChoice::Single,
+        _ => MaskChoice::BestOfThree,
+    })
+}
+
+fn sam_model<'a>(engine: &'a BurnEngine, args: &EvaluatePromptableArgs) -> SamModel<'a> {
+    SamModel::new(engine, mask_choice(args, engine.model())).with_zoom(args.zoom.context(engine.model()))
 }
 
 fn check_usage(args: &EvaluatePromptableArgs) -> anyhow::Result<()> {
@@ -157,7 +172,7 @@ fn check_usage(args: &EvaluatePromptableArgs) -> anyhow::Result<()> {
         )));
     }
     if args.everything {
-        generator_options(&args.everything_args)?;
+        generator_options(&args.everything_args, EverythingDefaults::SAM)?;
     }
     Ok(())
 }
@@ -223,7 +238,7 @@ fn run_everything(
     samples: &[&Sample],
     engine: &BurnEngine,
 ) -> anyhow::Result<EverythingReport> {
-    let settings = generator_options(&args.everything_args)?;
+    let settings = generator_options(&args.everything_args, weights::everything_defaults(engine))?;
     let truth = TruthOptions { all_annotators: true, ..truth_options(args) };
     let options = EverythingOptions { truth, ..EverythingOptions::default() };
     let mut generate = |picture: &kirie_data::Image| {
@@ -275,8 +290,11 @@ fn metrics(args: &EvaluatePromptableArgs, runs: &[Run]) -> anyhow::Result<Value>
         value["weights"] =
             json!(args.model.weights.as_deref().map(Path::display).map(|path| path.to_string()));
         value["device"] = json!((!baseline).then(|| args.model.device.name()));
+        value["input"] = json!(args.model.input);
         let chosen = !baseline && !matches!(run, Run::Everything(_));
-        value["mask_choice"] = json!(chosen.then(|| args.mask_choice.name()));
+        let model = value["model"].as_str().unwrap_or_default().to_owned();
+        value["mask_choice"] = json!(chosen.then(|| mask_choice(args, &model).name()));
+        value["zoom"] = json!(args.zoom.context(&model).filter(|_| chosen));
         all.push(value);
     }
     Ok(if all.len() == 1 { all.remove(0) } else { json!({ "runs": all }) })

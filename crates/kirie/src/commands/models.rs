@@ -1,5 +1,7 @@
 //! `kirie models`.
 
+mod adapter;
+
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -24,6 +26,9 @@ pub(crate) fn run(args: ModelsArgs) -> anyhow::Result<()> {
         ModelsCommand::Pull { models, json } => pull(&models, json),
         ModelsCommand::Convert { input, output, model, half } => {
             convert(&input, &output, model.as_deref(), half)
+        }
+        ModelsCommand::Merge { adapter, output, weights } => {
+            adapter::merge(&adapter, &output, weights.as_deref())
         }
     }
 }
@@ -55,6 +60,8 @@ fn describe(variant: &Variant) -> Value {
         "file": variant.remote.map(|remote| remote.file),
         "integrity": { "kind": kind, "digest": digest },
         "cached": cached(variant),
+        "built_in": variant.built_in.is_some(),
+        "zoom": variant.zoom,
     })
 }
 
@@ -73,7 +80,11 @@ fn list(json: bool) -> anyhow::Result<()> {
     };
     let head = row("model", "parameters".into(), "input".into(), "weights", "what it is");
     let rows = registry::variants().iter().map(|v| {
-        let here = if cached(v).is_some() { "here" } else { "-" };
+        let here = match (v.built_in, cached(v)) {
+            (Some(_), _) => "inside",
+            (None, Some(_)) => "here",
+            (None, None) => "-",
+        };
         row(
             v.name,
             format!("{:.1} M", v.parameters as f64 / 1e6),
@@ -88,6 +99,9 @@ fn list(json: bool) -> anyhow::Result<()> {
 fn info(model: &str, json: bool) -> anyhow::Result<()> {
     let path = Path::new(model);
     let is_file = registry::variant(model).is_err() && path.exists();
+    if is_file && crate::semantic::is_semantic(path) {
+        return adapter::info(path, json);
+    }
     let variant = if is_file {
         let weights = StateDict::open(path)?;
         let device = DeviceArg::Cpu.open()?;
@@ -106,9 +120,10 @@ fn info(model: &str, json: bool) -> anyhow::Result<()> {
     }
     let weights = Some(path.to_owned()).filter(|_| is_file).or_else(|| cached(variant));
     let here = weights.map_or_else(
-        || match variant.remote {
-            Some(_) => format!("not here; `kirie models pull {}` fetches them", variant.name),
-            None => "there are none yet; docs/train.md makes some".to_owned(),
+        || match (variant.built_in, variant.remote) {
+            (Some(bytes), _) => format!("inside the program, {:.1} MB", bytes.len() as f64 / 1e6),
+            (None, Some(_)) => format!("not here; `kirie models pull {}` fetches them", variant.name),
+            (None, None) => "this build has none (feature built-in)".to_owned(),
         },
         |path| path.display().to_string(),
     );
@@ -117,11 +132,12 @@ fn info(model: &str, json: bool) -> anyhow::Result<()> {
         "{name}: {about}\n\
          parameters  {parameters}\n\
          input       longer side {size} pixels, padded to {size}x{size}\n\
-         output      masks of 256x256, enlarged to the picture's size\n\
+         output      masks of {masks}x{masks}, enlarged to the picture's size\n\
          weights     {here}\n\
          from        {url}\n\
          licence     {licence}\n",
         name = variant.name,
+        masks = 4 * variant.config().prompt_encoder.embedding_size,
         about = variant.about,
         parameters = variant.parameters,
         url = variant.remote.map_or("kirie's own training", |remote| remote.url),
@@ -135,7 +151,8 @@ fn pull(models: &[String], json: bool) -> anyhow::Result<()> {
     let mut results = Vec::new();
     for variant in variants {
         let Some(remote) = &variant.remote else {
-            return Err(report::usage(format!("there are no weights for {} to fetch", variant.name)));
+            let name = variant.name;
+            return Err(report::usage(format!("{name} is inside the program; there is nothing to fetch")));
         };
         let bar = report::progress_bar(0, "bytes");
         bar.set_message(variant.name);

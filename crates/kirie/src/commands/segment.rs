@@ -1,17 +1,20 @@
 //! `kirie segment`.
 
+mod semantic;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::Context;
 use kirie_data::write::Prompts as DrawnPrompts;
 use kirie_data::{ImageMasks, ImageRecord, Limits, create_parent, read_image};
+use kirie_sam::registry::EverythingDefaults;
 use kirie_sam::{
     DecodeMode, Engine, MaskGeneratorOptions, PointGrid, Prediction, Predictor, Prompt, SamError, logits,
     mask_generator,
 };
 
-use crate::args::{EverythingArgs, SegmentArgs};
+use crate::args::{EverythingArgs, SegmentArgs, ZoomArg};
 use crate::inputs::{Input, Inputs};
 use crate::outputs::Outputs;
 use crate::prompts::PromptSource;
@@ -21,7 +24,7 @@ use crate::weights;
 /// What is done with each picture.
 enum Task {
     Everything(MaskGeneratorOptions),
-    Prompts { source: PromptSource, mode: DecodeMode, best: bool },
+    Prompts { source: PromptSource, mode: DecodeMode, best: bool, zoom: ZoomArg },
 }
 
 /// Prompts answered together; of more only the masks are kept, not the logits behind them.
@@ -29,6 +32,12 @@ const PROMPTS_AT_ONCE: usize = 256;
 
 /// Runs the command.
 pub(crate) fn run(args: SegmentArgs) -> anyhow::Result<()> {
+    if let Some(adapter) = &args.semantic {
+        return semantic::run(&args, adapter);
+    }
+    if args.test.is_given() {
+        return Err(report::usage("--window, --whole and --flip are for --semantic"));
+    }
     let inputs = Inputs::collect(&args.images, args.recursive, Some(&args.output.output))?;
     let mut outputs = Outputs::new(&args.output, &inputs.pictures)?;
     if args.output.save_logits.is_some() && inputs.pictures.len() > 1 {
@@ -43,17 +52,23 @@ pub(crate) fn run(args: SegmentArgs) -> anyhow::Result<()> {
         return Err(report::usage(format!("--hq-only: {name} has no high-quality mask; HQ models do")));
     }
     let mut task = if args.everything {
-        Task::Everything(generator_options(&args.everything_args)?)
+        generator_options(&args.everything_args, EverythingDefaults::SAM)?;
+        Task::Everything(MaskGeneratorOptions::default())
     } else {
         Task::Prompts {
             source: PromptSource::new(&args)?,
             mode: DecodeMode { multimask: args.multimask || args.best, hq_only: args.hq_only },
             best: args.best,
+            // Logits that are kept are there to be given back as mask input, which is of the whole picture.
+            zoom: if args.output.save_logits.is_some() { ZoomArg::Off } else { args.zoom },
         }
     };
     let engine = weights::load(&args.model)?;
-    if let Task::Prompts { source, .. } = &mut task {
-        source.add_masks(&args, engine.mask_side())?;
+    match &mut task {
+        Task::Everything(options) => {
+            *options = generator_options(&args.everything_args, weights::everything_defaults(&engine))?;
+        }
+        Task::Prompts { source, .. } => source.add_masks(&args, engine.mask_side())?,
     }
 
     let total = inputs.pictures.len() + inputs.failures.len();
@@ -115,14 +130,14 @@ fn segment(
             })?;
             (masks, DrawnPrompts::default())
         }
-        Task::Prompts { source, mode, best } => {
+        Task::Prompts { source, mode, best, zoom } => {
             let prompts = source.for_picture(input).context("the prompt file has no prompts for it")?;
             // The predictor checks them too, but after the encoder's work.
             for (index, prompt) in prompts.iter().enumerate() {
                 let checked = prompt.check(image.width(), image.height(), engine.mask_side());
                 checked.map_err(|problem| SamError::Prompt { index, problem })?;
             }
-            let mut predictor = Predictor::new(engine);
+            let mut predictor = Predictor::new(engine).with_zoom(zoom.context(engine.model()));
             predictor.set_image(&image)?;
             let mut masks = Vec::new();
             let mut logits = Vec::new();
@@ -156,10 +171,13 @@ fn drawn(prompts: &[Prompt]) -> DrawnPrompts {
     }
 }
 
-/// The mask generator's settings from its flags.
-pub(crate) fn generator_options(args: &EverythingArgs) -> anyhow::Result<MaskGeneratorOptions> {
+/// The mask generator's settings from its flags and the model's own.
+pub(crate) fn generator_options(
+    args: &EverythingArgs,
+    model: EverythingDefaults,
+) -> anyhow::Result<MaskGeneratorOptions> {
     let grid = match &args.point_grids {
-        None => PointGrid::PerSide(args.points_per_side),
+        None => PointGrid::PerSide(args.points_per_side.unwrap_or(model.points_per_side)),
         Some(path) => {
             let name = path.display();
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read points {name}"))?;
@@ -171,8 +189,8 @@ pub(crate) fn generator_options(args: &EverythingArgs) -> anyhow::Result<MaskGen
     let options = MaskGeneratorOptions {
         grid,
         points_per_batch: args.points_per_batch,
-        pred_iou_thresh: args.pred_iou_thresh,
-        stability_score_thresh: args.stability_score_thresh,
+        pred_iou_thresh: args.pred_iou_thresh.unwrap_or(model.pred_iou_thresh),
+        stability_score_thresh: args.stability_score_thresh.unwrap_or(model.stability_score_thresh),
         stability_score_offset: args.stability_score_offset,
         box_nms_thresh: args.box_nms_thresh,
         crop_n_layers: args.crop_n_layers,

@@ -1,5 +1,9 @@
 //! `kirie train`.
 
+mod plan;
+mod semantic;
+mod sweep;
+
 use std::path::{Path, PathBuf};
 
 use kirie_promptable::train::{self, TrainConfig};
@@ -13,6 +17,7 @@ use crate::weights;
 pub(crate) fn run(args: TrainArgs) -> anyhow::Result<()> {
     match args.command {
         TrainCommand::Promptable(args) => promptable(&args),
+        TrainCommand::Semantic(args) => semantic::run(&args),
     }
 }
 

@@ -179,13 +179,12 @@ fn no_weights_at_all() {
     ];
     place.refuses("segment coffee.png --point 1,1 --model mobile-sam", 1, &words);
     place.refuses("embed coffee.png -o out --model mobile-sam", 1, &words);
-    place.refuses("segment coffee.png --everything", 1, &["no weights for efficientvit-sam-l0"]);
     place.refuses(
-        "segment coffee.png --everything --model kirie-small",
+        "segment coffee.png --everything --model efficientvit-sam-l0",
         1,
-        &["no weights for kirie-small yet"],
+        &["no weights for efficientvit-sam-l0"],
     );
-    place.refuses("models pull kirie-small", 2, &["no weights for kirie-small to fetch"]);
+    place.refuses("models pull kirie-small", 2, &["kirie-small is inside the program"]);
 }
 
 /// A pickle that would run a command in Python.

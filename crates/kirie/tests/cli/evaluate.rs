@@ -76,7 +76,7 @@ fn baselines_and_the_form_of_json() {
     assert_eq!(answer.stderr, "");
     let json = answer.json();
     assert_eq!(fields(&json)[..KEYS.len()], KEYS);
-    assert_eq!(fields(&json)[KEYS.len()..], ["device", "mask_choice"]);
+    assert_eq!(fields(&json)[KEYS.len()..], ["device", "input", "mask_choice", "zoom"]);
     assert_eq!(
         fields(&json["splits"][0]),
         [

@@ -16,6 +16,7 @@ mod formats;
 mod hub;
 mod models;
 mod runs;
+mod semantic;
 mod torch;
 mod train;
 mod train_faults;

@@ -5,7 +5,7 @@ use kirie_sam::registry;
 
 use crate::common::{MODEL, Place, fields, torch_weights};
 
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 15] = [
     "name",
     "about",
     "parameters",
@@ -19,6 +19,8 @@ const FIELDS: [&str; 13] = [
     "file",
     "integrity",
     "cached",
+    "built_in",
+    "zoom",
 ];
 
 #[test]

@@ -1,10 +1,11 @@
 //! `segment --everything`, `bench`, and what every command does alike.
 
+use std::fs;
 use std::process::Stdio;
 
 use kirie_data::ImageMasks;
 
-use crate::common::{MODEL, Place, fields};
+use crate::common::{MODEL, Place, coffee, fields};
 
 #[test]
 fn everything_twice() {
@@ -134,4 +135,27 @@ fn a_full_disk_behind_standard_output_is_a_failure() {
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(stderr.starts_with("kirie: cannot write to standard output: No space left"), "{stderr}");
     }
+}
+
+/// What a newcomer does first: nothing fetched, nothing named, and the cup is cut out.
+#[test]
+fn the_model_inside_the_program() {
+    let place = Place::new();
+    fs::copy(coffee(), place.path("coffee.png")).unwrap();
+    let boxed = place.run("segment coffee.png --box 183,20,437,332 --format json -o -").done().json();
+    assert_eq!(boxed["model"], "kirie-small");
+    let found: ImageMasks = serde_json::from_value(boxed).unwrap();
+    let mask = &found.masks[0];
+    let [x0, y0, width, height] = mask.bbox;
+    let (x1, y1) = (x0 + width, y0 + height);
+    let outside = [183.0 - x0, 20.0 - y0, x1 - 437.0, y1 - 332.0];
+    assert!(outside.iter().all(|d| *d < 12.0), "it stays in its box: {:?}", mask.bbox);
+    let share = mask.area as f64 / (254.0 * 312.0);
+    assert!((0.5..0.95).contains(&share), "a cup fills much of its box, and not all: {share}");
+    let cup = mask.segmentation.to_mask();
+    assert!(cup.get(310, 120) && !cup.get(186, 328) && !cup.get(60, 60));
+
+    let line = "segment coffee.png --everything --format json -o -";
+    let everything: ImageMasks = serde_json::from_value(place.run(line).done().json()).unwrap();
+    assert!(everything.masks.len() >= 2, "{} masks", everything.masks.len());
 }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use kirie_data::Image;
 use kirie_mask::Rle;
-use kirie_sam::predictor::{MASK_THRESHOLD, PROMPTS_PER_CALL};
+use kirie_sam::predictor::PROMPTS_PER_CALL;
 use kirie_sam::{DecodeMode, Engine, Prediction, Predictor, Prompt};
 use rayon::prelude::*;
 
@@ -85,6 +85,12 @@ impl<'a> SamModel<'a> {
         let mode = DecodeMode { multimask: choice == MaskChoice::BestOfThree, hq_only: false };
         Self { predictor: Predictor::new(engine), mode }
     }
+
+    /// Answers boxes from a closer look; see [`Predictor::with_zoom`].
+    pub fn with_zoom(mut self, context: Option<f64>) -> Self {
+        self.predictor = self.predictor.with_zoom(context);
+        self
+    }
 }
 
 impl Promptable for SamModel<'_> {
@@ -97,17 +103,19 @@ impl Promptable for SamModel<'_> {
     }
 
     fn masks(&mut self, prompts: &[Prompt]) -> Result<Vec<Answer>, EvaluateError> {
-        let upscaler = self.predictor.upscaler()?;
+        let predictor = &self.predictor;
         let answer = |mut prediction: Prediction| {
             prediction.keep_best();
             let logits = prediction.low_res.pop();
-            let mask = upscaler.mask(logits.as_deref().unwrap_or_default(), MASK_THRESHOLD)?;
+            let mask = predictor.masks_of(&prediction)?.mask(logits.as_deref().unwrap_or_default())?;
+            // Those of a part of the picture cannot be fed to a prompt on the whole of it.
+            let logits = logits.filter(|_| prediction.window.is_none());
             Ok(Answer { mask, predicted_iou: prediction.iou.pop(), logits })
         };
         let mut answers = Vec::with_capacity(prompts.len());
         // A call's three masks each are let go before the next call.
         for call in prompts.chunks(PROMPTS_PER_CALL) {
-            let predictions = self.predictor.predict(call, self.mode)?;
+            let predictions = predictor.predict(call, self.mode)?;
             let masks: Result<Vec<Answer>, EvaluateError> = predictions.into_par_iter().map(answer).collect();
             answers.extend(masks?);
         }

@@ -40,10 +40,13 @@ pub struct ModelConfig {
     /// Side of the encoder's input, pixels, in place of the registered one.
     #[serde(default)]
     pub input: Option<u32>,
-    /// Weights to start from; without them the start is random.
+    /// Weights to start from, a file or [`BUILT_IN`]; without them the start is random.
     #[serde(default)]
     pub init: Option<PathBuf>,
 }
+
+/// In place of a file of weights: those that are part of the program.
+pub const BUILT_IN: &str = "built-in";
 
 /// Pictures to learn from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,7 +79,7 @@ pub struct DataConfig {
 pub struct SetConfig {
     /// Its folder.
     pub path: PathBuf,
-    /// The part of it.
+    /// The part of it; of a set that has no parts, `train` is all.
     #[serde(default = "train")]
     pub split: String,
     /// How often each of its pictures comes, compared with other sets' pictures.
@@ -253,7 +256,7 @@ impl TrainConfig {
     pub fn resolve(&mut self, base: &Path) {
         let root = self.data.root.get_or_insert_with(PathBuf::new);
         *root = base.join(&root);
-        if let Some(path) = &mut self.model.init {
+        if let Some(path) = self.model.init.as_mut().filter(|path| path.as_os_str() != BUILT_IN) {
             *path = base.join(&path);
         }
         if let Task::Distill(task) = &mut self.task {

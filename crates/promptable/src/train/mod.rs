@@ -34,7 +34,7 @@ use kirie_sam::registry::{self, Preprocess};
 pub use config::TrainConfig;
 pub use error::TrainError;
 
-use config::Task;
+use config::{BUILT_IN, Task};
 use distill::{DistillMethod, Teacher};
 use end_to_end::EndToEndMethod;
 use pictures::Pictures;
@@ -51,6 +51,8 @@ pub struct ModelSpec {
     pub sizes: SamConfig,
     /// How pictures become its input.
     pub preprocess: Preprocess,
+    /// From how close it answers boxes.
+    pub zoom: Option<f64>,
 }
 
 impl ModelSpec {
@@ -75,12 +77,24 @@ impl ModelSpec {
             let expected = "sizes that fit together and the input".to_owned();
             return Err(TrainError::Setting { name: "model.sizes".to_owned(), found: reason, expected });
         }
-        Ok(Self { name: name.to_owned(), sizes, preprocess })
+        Ok(Self { name: name.to_owned(), sizes, preprocess, zoom: variant.zoom })
     }
 
-    /// A model with these weights.
+    /// A model with these weights, a file or [`BUILT_IN`].
     pub fn load(&self, weights: &Path, device: &Device) -> Result<Sam, TrainError> {
-        Ok(load(self.sizes.init(device), &StateDict::open(weights)?, &self.name, device)?)
+        let weights = if weights.as_os_str() == BUILT_IN {
+            let Some(bytes) = registry::variant(&self.name)?.built_in else {
+                return Err(TrainError::Setting {
+                    name: "model.init".to_owned(),
+                    found: format!("`{BUILT_IN}`"),
+                    expected: format!("a file of weights: none of {} are part of this program", self.name),
+                });
+            };
+            StateDict::from_gzip(&self.name, bytes)?
+        } else {
+            StateDict::open(weights)?
+        };
+        Ok(load(self.sizes.init(device), &weights, &self.name, device)?)
     }
 
     /// A model with random weights that follow from the seed.

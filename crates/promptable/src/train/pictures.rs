@@ -1,5 +1,8 @@
 //! The pictures of all sets, in the order a run sees them.
 
+use std::path::Path;
+
+use kirie_data::DataError;
 use kirie_data::datasets::{self, Dataset, Sample};
 use kirie_engine::random::{Streams, unit};
 use sha2::{Digest, Sha256};
@@ -28,7 +31,7 @@ impl Pictures {
         let (mut sets, mut train, mut cumulative) = (Vec::new(), Vec::new(), Vec::new());
         let (mut held_out, mut sum) = (Vec::new(), 0.0);
         for set in &config.sets {
-            let dataset = datasets::open(root.join(&set.path), Some(&set.split))?;
+            let dataset = open(&root.join(&set.path), &set.split)?;
             for (index, sample) in dataset.samples.iter().enumerate() {
                 if labelled && !sample.is_labelled() {
                     continue;
@@ -91,6 +94,20 @@ impl Pictures {
             let dataset = &self.sets[*set];
             (dataset, samples.iter().map(|i| &dataset.samples[*i]).collect())
         })
+    }
+}
+
+/// A part of a set; `train` of a set that has no parts is all of it.
+fn open(path: &Path, split: &str) -> Result<Dataset, DataError> {
+    match datasets::open(path, Some(split)) {
+        Err(DataError::UnknownSplit { name, split, found }) if split == "train" => {
+            let all = datasets::open(path, None)?;
+            if all.samples.iter().all(|sample| sample.split.is_none()) {
+                return Ok(all);
+            }
+            Err(DataError::UnknownSplit { name, split, found })
+        }
+        opened => opened,
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn scores(
     let prompts = vec![PromptKind::Box, PromptKind::Points(1)];
     let mut sums = [(0.0, 0.0); 2];
     for (dataset, samples) in pictures.validation() {
-        let mut asked = SamModel::new(&engine, MaskChoice::Single);
+        let mut asked = SamModel::new(&engine, MaskChoice::Single).with_zoom(spec.zoom);
         let options =
             PromptedOptions { prompts: prompts.clone(), cases: CASES, ..PromptedOptions::default() };
         let reports = prompted(dataset, &samples, &mut asked, &options, &mut |_| {})?;

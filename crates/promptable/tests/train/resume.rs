@@ -16,7 +16,8 @@ use crate::common::{config, draw_set, efficientvit, finish, go, log, sizes, task
 fn everything(set: &Path) -> TrainConfig {
     let mut config = config(set, &sizes(efficientvit(), None), 14);
     config.data.validate_one_in = 3;
-    config.augment = Augment { scale: [0.8, 1.6], stretch: 1.2, colour: 0.2, zoom: 0.5, ..Augment::default() };
+    config.augment =
+        Augment { scale: [0.8, 1.6], stretch: 1.2, colour: 0.2, zoom: 0.5, ..Augment::default() };
     let task = task(&mut config);
     task.prompts = Prompts { boxes: 0.5, points: [1, 3], box_noise: 0.05, rounds: 1 };
     task.loss.multimask = 0.5;

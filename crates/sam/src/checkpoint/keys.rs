@@ -62,7 +62,7 @@ impl KeyPath {
     }
 
     /// Burn keeps a linear layer's matrix as `[in, out]`, the reference as `[out, in]`.
-    pub(super) fn is_transposed(&self) -> bool {
+    pub fn is_transposed(&self) -> bool {
         self.owner() == "Struct:Linear" && self.segments.last().is_some_and(|s| s == "weight")
     }
 
@@ -170,7 +170,7 @@ impl ModuleMapper for Loader<'_> {
 }
 
 /// A `[rows, columns]` matrix as `[columns, rows]`, in blocks that fit the cache.
-pub(super) fn transpose(values: &[f32], shape: &[usize]) -> Vec<f32> {
+pub fn transpose(values: &[f32], shape: &[usize]) -> Vec<f32> {
     const BLOCK: usize = 32;
     let [rows, columns] = [shape[0], shape[1]];
     let mut out = vec![0.0; values.len()];

@@ -18,6 +18,8 @@ use crate::tensor::HostTensor;
 
 /// The largest header a safetensors file may have (its format's own limit).
 const MAX_HEADER: u64 = 100_000_000;
+/// What a gzipped file may hold.
+const MOST_IN_MEMORY: u64 = 1 << 30;
 
 /// Keys that a checkpoint may keep its state dict under.
 const WRAPPERS: [&str; 2] = ["state_dict", "model"];
@@ -83,15 +85,23 @@ impl StateDict {
         }
     }
 
-    /// A safetensors file that is part of the program. `name` stands for its path in messages.
-    pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self, CheckpointError> {
+    /// A gzipped safetensors file that is in memory, such as one that is part of the program. `name` stands for its path in
+    /// messages.
+    pub fn from_gzip(name: &str, bytes: &[u8]) -> Result<Self, CheckpointError> {
         let path = Path::new(name);
-        let Some((header, _)) = bytes.split_first_chunk::<8>() else {
-            let reason = format!("it has {} bytes", bytes.len());
+        let mut content = Vec::new();
+        let decoder = flate2::read::GzDecoder::new(bytes);
+        decoder
+            .take(MOST_IN_MEMORY)
+            .read_to_end(&mut content)
+            .map_err(|source| CheckpointError::Io { path: path.to_owned(), source })?;
+        let Some((header, _)) = content.split_first_chunk::<8>() else {
+            let reason = format!("it has {} bytes", content.len());
             return Err(CheckpointError::Format { path: path.to_owned(), reason });
         };
         let header = u64::from_le_bytes(*header).min(MAX_HEADER);
-        Self::from_safetensors(path, Box::new(Cursor::new(bytes)), header, bytes.len() as u64)
+        let length = content.len() as u64;
+        Self::from_safetensors(path, Box::new(Cursor::new(content)), header, length)
     }
 
     /// Reads the header; the tensors are read from the file when they are asked for.

@@ -291,7 +291,8 @@ pub struct Block {
 }
 
 impl Block {
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    /// Runs the block.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let y = match &self.main {
             Main::Res(main) => main.forward(x.clone()),
             Main::Fused(main) => main.forward(x.clone()),
@@ -349,7 +350,8 @@ pub struct ConvSequence {
 }
 
 impl ConvSequence {
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    /// Runs the convolutions.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         self.op_list.iter().fold(x, |x, op| op.forward(x))
     }
 }

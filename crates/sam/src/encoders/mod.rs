@@ -88,7 +88,8 @@ pub struct Neck {
 }
 
 impl Neck {
-    fn new(input: usize, output: usize, device: &Device) -> Self {
+    /// From `input` channels to `output`, by default initialisation.
+    pub fn new(input: usize, output: usize, device: &Device) -> Self {
         Self {
             i0: Conv2dConfig::new([input, output], [1, 1]).with_bias(false).init(device),
             i1: LayerNorm2dConfig::new(output).init(device),
@@ -109,7 +110,7 @@ impl Neck {
 
 /// Cuts `[batch, height, width, channels]` into windows, `[batch * windows, side, side, channels]` in
 /// row-major order, after padding with zeros at the bottom and right.
-fn window_partition(x: Tensor<4>, side: usize) -> Tensor<4> {
+pub fn window_partition(x: Tensor<4>, side: usize) -> Tensor<4> {
     let [batch, height, width, channels] = x.dims();
     let (rows, columns) = (height.div_ceil(side), width.div_ceil(side));
     let x = pad_bottom_right(x, rows * side, columns * side);
@@ -122,7 +123,7 @@ fn window_partition(x: Tensor<4>, side: usize) -> Tensor<4> {
 }
 
 /// The inverse of [`window_partition`]: windows back to `[batch, height, width, channels]`, padding cut off.
-fn window_merge(windows: Tensor<4>, [batch, height, width]: [usize; 3]) -> Tensor<4> {
+pub fn window_merge(windows: Tensor<4>, [batch, height, width]: [usize; 3]) -> Tensor<4> {
     let [_, side, _, channels] = windows.dims();
     let (rows, columns) = (height.div_ceil(side), width.div_ceil(side));
     windows

@@ -16,7 +16,7 @@ use kirie_sam::encoders::{EfficientVitConfig, EncoderConfig, VitConfig};
 use kirie_sam::mask_decoder::MaskDecoderConfig;
 use kirie_sam::model::SamConfig;
 use kirie_sam::prompt_encoder::PromptEncoderConfig;
-use kirie_sam::registry::{Preprocess, Variant};
+use kirie_sam::registry::{EverythingDefaults, Preprocess, Variant};
 use kirie_sam::transformer::TwoWayTransformerConfig;
 
 /// Side of the tiny model's embedding.
@@ -110,6 +110,9 @@ const fn variant(name: &'static str, config: fn() -> SamConfig) -> Variant {
         name,
         about: "for tests",
         preprocess: PREPROCESS,
+        zoom: None,
+        single_mask: false,
+        everything: EverythingDefaults::SAM,
         remote: None,
         built_in: None,
         licence: "",

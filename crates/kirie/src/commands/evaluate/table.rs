@@ -8,13 +8,14 @@ use kirie_promptable::evaluate::{DetectedReport, EverythingReport, PromptedRepor
 
 use super::Run;
 use crate::args::EvaluatePromptableArgs;
+use crate::report;
 
 /// All runs as text.
 pub(super) fn text(args: &EvaluatePromptableArgs, dataset: &Dataset, runs: &[Run]) -> String {
     let mut text = format!("{}\n", heading(args, dataset, runs));
     let asked: Vec<&PromptedReport> = runs.iter().filter_map(Run::prompted).collect();
     if let Some(first) = asked.first() {
-        text += &lines(&[HEADERS.map(str::to_owned).to_vec()], &rows(&asked));
+        text += &report::columns(&HEADERS, &rows(&asked));
         for run in &asked {
             if run.summary.miou_by_click.len() > 1 {
                 let ious: Vec<String> =
@@ -79,25 +80,6 @@ pub(super) fn figure(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"))
 }
 
-/// Columns side by side: the first to the left, the others to the right.
-fn lines(head: &[Vec<String>], rows: &[Vec<String>]) -> String {
-    let all = || head.iter().chain(rows);
-    let columns = all().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns)
-        .map(|at| all().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0))
-        .collect();
-    let mut text = String::new();
-    for row in all() {
-        let mut line = String::new();
-        for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let _ = if at == 0 { write!(line, "{cell:<width$}") } else { write!(line, "  {cell:>width$}") };
-        }
-        text += line.trim_end();
-        text.push('\n');
-    }
-    text
-}
-
 /// The objects left out, if any.
 pub(super) fn skipped(skipped: Skipped) -> String {
     let reasons = [
@@ -156,8 +138,7 @@ pub(super) fn detection_rows(run: &DetectedReport) -> Vec<Vec<String>> {
 }
 
 fn detections(run: &DetectedReport) -> String {
-    let head = ["detections", "masks", "boxes"].map(str::to_owned).to_vec();
-    let mut text = lines(&[head], &detection_rows(run));
+    let mut text = report::columns(&["detections", "masks", "boxes"], &detection_rows(run));
     let summary = &run.summary;
     let _ = writeln!(
         text,
@@ -185,8 +166,7 @@ pub(super) fn recall_rows(run: &EverythingReport) -> Vec<Vec<String>> {
 }
 
 fn recall(run: &EverythingReport) -> String {
-    let head = ["everything", "best mask", "one to one"].map(str::to_owned).to_vec();
-    let mut text = lines(&[head], &recall_rows(run));
+    let mut text = report::columns(&["everything", "best mask", "one to one"], &recall_rows(run));
     let summary = &run.summary;
     let _ = writeln!(
         text,

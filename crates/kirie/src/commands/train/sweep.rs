@@ -1,0 +1,264 @@
+//! `kirie train semantic --sweep`: every run in a process of its own, so that memory and processor time are the run's own.
+
+mod file;
+
+use std::fmt::Write;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use kirie_data::write_atomic;
+use kirie_gsam::sweep::{ClassScore, RESULT_FILE, RunFailure, RunFigures, RunSpec, Sweep, groups, sweep};
+use kirie_run::{Progress, ProgressMode, RunFolder, Stop, config};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::plan::{grouped, macs_text};
+use super::semantic::{Metrics, SCORE_FILE, Score};
+use crate::args::TrainSemanticArgs;
+use crate::outputs::check_writable;
+use crate::report;
+use crate::semantic::Config;
+use file::Planned;
+
+/// How often a running process is looked at.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// Runs the command.
+pub(super) fn run(args: &TrainSemanticArgs, file: &Path) -> anyhow::Result<()> {
+    let device = args.device.open()?;
+    let planned = file::read(file, &args.sets, args.data.as_deref(), &device)?;
+    let Some(folder) = args.output.as_deref().filter(|_| !args.dry_run) else {
+        return list(&planned, args.json);
+    };
+    check_writable(folder, true)?;
+    let specs: Vec<RunSpec> = planned.runs.iter().map(|run| run.spec.clone()).collect();
+    let done = specs.iter().filter(|spec| folder.join(&spec.name).join(RESULT_FILE).exists()).count();
+    let mut progress = Progress::new("run", specs.len() as u64, done as u64, ProgressMode::Plain);
+    let stop = Stop::install()?;
+    let mut position = done as u64;
+    let result = sweep(folder, &planned.title, &specs, &stop, |spec, place| {
+        let at = specs.iter().position(|other| other.name == spec.name).unwrap_or(0);
+        progress.line(&format!("run {} of {}: {}", at + 1, specs.len(), spec.name));
+        let config = &planned.runs.get(at).context("a run that was not planned")?.config;
+        let figures = start(args, config, &planned.score, place, &stop);
+        if let Err(error) = &figures {
+            progress.line(&format!("run {} of {}: {}: {error:#}", at + 1, specs.len(), spec.name));
+        }
+        if !stop.requested() {
+            position += 1;
+            progress.set(position, &spec.name);
+        }
+        figures.map_err(RunFailure::from)
+    })?;
+    progress.finish();
+    answer(&result, folder, args.json)
+}
+
+/// What would be run.
+fn list(planned: &Planned, json: bool) -> anyhow::Result<()> {
+    if json {
+        let runs: Vec<_> = planned
+            .runs
+            .iter()
+            .map(|run| {
+                json!({
+                    "name": run.spec.name,
+                    "set": run.spec.set,
+                    "method": run.spec.method,
+                    "input": run.spec.input,
+                    "augmentation": run.spec.augmentation,
+                    "seed": run.spec.seed,
+                    "size": run.size,
+                    "trained_parameters": run.trained,
+                    "macs_per_picture": run.macs,
+                    "steps": run.config.plan.steps,
+                })
+            })
+            .collect();
+        return report::print(&serde_json::to_string_pretty(&json!({ "runs": runs }))?);
+    }
+    let rows: Vec<Vec<String>> = planned
+        .runs
+        .iter()
+        .map(|run| {
+            let [height, width] = run.size;
+            vec![
+                run.spec.name.clone(),
+                format!("{width}x{height}"),
+                grouped(run.trained),
+                macs_text(run.macs),
+                run.config.plan.steps.to_string(),
+            ]
+        })
+        .collect();
+    let text = report::columns(&["run", "input", "trained", "MACs a picture", "steps"], &rows);
+    report::print(&format!("{text}{} runs; dry run: nothing was written\n", rows.len()))
+}
+
+/// Does a run in a process of its own, or goes on with what an interrupted try left.
+fn start(
+    args: &TrainSemanticArgs,
+    config: &Config,
+    score: &str,
+    place: &Path,
+    stop: &Stop,
+) -> anyhow::Result<RunFigures> {
+    let settings = place.join("config.toml");
+    if settings.exists() {
+        let found = config::load::<Config>(Some(&settings), &[])?.value;
+        anyhow::ensure!(
+            found == *config,
+            "{} is of a run with other settings; take another folder, or remove it to run it anew",
+            settings.display()
+        );
+        drop(RunFolder::open(place)?);
+    } else {
+        let text = config::to_toml(config)?;
+        write_atomic(&settings, |file| file.write_all(text.as_bytes()))?;
+    }
+    let program = std::env::current_exe().context("where this program lies cannot be found out")?;
+    let mut command = Command::new(program);
+    command
+        .args(["train", "semantic", "--score", score, "--device", &args.device.name(), "--resume"])
+        .arg(place);
+    if let Some(threads) = args.threads {
+        command.args(["--threads", &threads.to_string()]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = command.spawn().context("a run's process cannot be started")?;
+    let (status, said) = attend(child, stop)?;
+    if !status.success() {
+        anyhow::bail!("{}", said.unwrap_or_else(|| format!("its process ended with {status}")));
+    }
+    let metrics: Metrics = read(&place.join("metrics.json"))?;
+    if !metrics.summary.complete && stop.requested() {
+        // It ended as it was asked to; after a stop, figures count for nothing.
+        return Ok(RunFigures::default());
+    }
+    if !metrics.summary.complete {
+        let (done, of) = (metrics.summary.steps, config.plan.steps);
+        anyhow::bail!("stopped after {done} of {of} steps; the next call goes on with it");
+    }
+    Ok(figures(&metrics, &read(&place.join(SCORE_FILE))?))
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))
+}
+
+/// Passes on what a process says, and that it should stop; how it ended, and its last word.
+fn attend(mut child: Child, stop: &Stop) -> anyhow::Result<(ExitStatus, Option<String>)> {
+    let messages = child.stderr.take();
+    std::thread::scope(|scope| {
+        let listener = scope.spawn(move || {
+            let mut last = None;
+            for line in
+                messages.into_iter().flat_map(|pipe| BufReader::new(pipe).lines()).map_while(Result::ok)
+            {
+                report::tell(&format!("  {line}"));
+                last = line.strip_prefix("kirie: ").map(str::to_owned).or(last);
+            }
+            last
+        });
+        let mut asked = false;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if stop.requested() && !asked {
+                asked = true;
+                ask_to_stop(&mut child);
+            }
+            std::thread::sleep(GLANCE);
+        };
+        Ok((status, listener.join().unwrap_or_default()))
+    })
+}
+
+/// A process that was started from a terminal is stopped by Ctrl-C as this one is; one whose parent was asked to stop is not.
+#[cfg(unix)]
+fn ask_to_stop(child: &mut Child) {
+    use rustix::process::{Pid, Signal, kill_process};
+    // It may have ended by itself.
+    let _ = kill_process(Pid::from_child(child), Signal::TERM);
+}
+
+#[cfg(not(unix))]
+fn ask_to_stop(_child: &mut Child) {
+    // Ctrl-C, the only way to ask there, reaches it too.
+}
+
+fn figures(metrics: &Metrics, score: &Score) -> RunFigures {
+    let (summary, after) = (&metrics.summary, &score.after);
+    let class = |class: &kirie_metrics::ClassReport| ClassScore { name: class.name.clone(), iou: class.iou };
+    RunFigures {
+        miou_before: score.miou_before,
+        miou: after.report.miou,
+        pixel_accuracy: after.report.pixel_accuracy,
+        classes: after.report.classes.iter().map(class).collect(),
+        trained_parameters: metrics.trained_parameters,
+        stored_parameters: metrics.stored_parameters,
+        macs_per_picture: metrics.macs_per_picture,
+        peak_memory_bytes: summary.peak_memory_bytes,
+        seconds_per_step: summary.seconds_per_step,
+        seconds_per_inference: Some(after.seconds_per_picture()),
+        cpu_seconds: summary.cpu_seconds,
+        steps: summary.steps,
+        pictures_seen: summary.pictures_seen,
+    }
+}
+
+/// Prints what came out.
+fn answer(result: &Sweep, folder: &Path, json: bool) -> anyhow::Result<()> {
+    if json {
+        report::print(&serde_json::to_string_pretty(result)?)?;
+    } else {
+        let percent =
+            |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |s| format!("{:.2}", 100.0 * s));
+        let rows: Vec<Vec<String>> = groups(&result.runs)
+            .iter()
+            .map(|group| {
+                let miou = percent(group.miou);
+                let deviation = group.miou_deviation.map(|deviation| format!(" ± {:.2}", 100.0 * deviation));
+                vec![
+                    format!("{} {} {} {}", group.set, group.method, group.input, group.augmentation),
+                    group.runs.to_string(),
+                    percent(group.miou_before),
+                    miou + &deviation.unwrap_or_default(),
+                    percent(group.of_largest_miou),
+                    percent(group.of_largest_macs),
+                    grouped(group.trained_parameters),
+                    group.peak_memory_bytes.map_or_else(|| "-".to_owned(), |b| format!("{:.0} MB", b / 1e6)),
+                    group.seconds_per_step.map_or_else(|| "-".to_owned(), |s| format!("{s:.2}")),
+                ]
+            })
+            .collect();
+        let head = [
+            "set, method, input, augmentation",
+            "runs",
+            "before %",
+            "mIoU %",
+            "of largest %",
+            "MACs of it %",
+            "trained",
+            "memory",
+            "s a step",
+        ];
+        let mut text = report::columns(&head, &rows);
+        for failed in &result.failed {
+            let _ = writeln!(text, "failed: {}: {}", failed.name, failed.reason);
+        }
+        let page: PathBuf = folder.join("sweep.html");
+        report::print(&format!("{text}see {}\n", page.display()))?;
+    }
+    if !result.open.is_empty() {
+        report::note(&format!("{} runs are still to be done; the same command goes on", result.open.len()));
+    }
+    let total = result.runs.len() + result.failed.len() + result.open.len();
+    anyhow::ensure!(result.failed.is_empty(), "{} of {total} runs failed", result.failed.len());
+    Ok(())
+}
