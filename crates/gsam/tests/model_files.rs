@@ -371,7 +371,7 @@ fn model_settings_out_of_range_are_told() {
     assert!(message(mobile).contains("not from TinyViT"));
     let mut odd = tiny_conv(3, light("full"));
     odd.preprocess.size = 96;
-    assert!(message(odd).contains("encoder.out_size is 32 for an input of 96"));
+    assert!(message(odd).contains("encoder.out_size is 20 for an input of 96"));
 }
 
 /// Every registered base of a kind that there are methods for can be made into a semantic model.
