@@ -7,19 +7,17 @@
 //! The loop, its checkpoints and its log are `kirie_engine`'s; what is here is the batch, the loss, and the score at the
 //! pictures' own resolution that decides which checkpoint is the best.
 
-mod measure;
 mod method;
 
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
 use kirie_engine::train;
-use kirie_run::{Log, ProgressMode, RunFolder, Stop};
+use kirie_run::{Log, ProgressMode, RunFolder, Stop, cpu_seconds, peak_memory};
 use kirie_sam::checkpoint::{StateDict, load};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use measure::{cpu_seconds, peak_memory};
 pub use method::{Batch, SemanticMethod};
 
 use crate::config::TrainConfig;

@@ -1,5 +1,6 @@
 //! Set a picture once, ask for many masks.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -39,6 +40,8 @@ struct Picture {
     height: u32,
     pixels: Option<Image>,
     encoded: OnceLock<EncodedImage>,
+    /// For masks of all of it.
+    upscaler: Upscaler,
 }
 
 /// A picture the encoder has seen. It can be kept, and set again without running the encoder.
@@ -170,9 +173,8 @@ impl<'a> Predictor<'a> {
     pub fn set_image(&mut self, image: &Image) -> Result<(), SamError> {
         self.image = None;
         if self.zoom.is_some() {
-            let (width, height) = (image.width(), image.height());
-            let picture = Picture { width, height, pixels: Some(image.clone()), encoded: OnceLock::new() };
-            self.image = Some(picture);
+            let (size, pixels) = ([image.width(), image.height()], Some(image.clone()));
+            self.image = Some(self.new_picture(size, pixels, OnceLock::new()));
         } else {
             self.set_encoded(encode(self.engine, image)?);
         }
@@ -181,8 +183,20 @@ impl<'a> Predictor<'a> {
 
     /// Takes a picture that was encoded before. Of such a picture there is no closer look.
     pub fn set_encoded(&mut self, image: EncodedImage) {
-        let (width, height) = (image.width, image.height);
-        self.image = Some(Picture { width, height, pixels: None, encoded: image.into() });
+        self.image = Some(self.new_picture([image.width, image.height], None, image.into()));
+    }
+
+    fn new_picture(
+        &self,
+        [width, height]: [u32; 2],
+        pixels: Option<Image>,
+        encoded: OnceLock<EncodedImage>,
+    ) -> Picture {
+        Picture { width, height, pixels, encoded, upscaler: self.new_upscaler(width, height) }
+    }
+
+    fn new_upscaler(&self, width: u32, height: u32) -> Upscaler {
+        Upscaler::new(self.engine.mask_side(), self.engine.preprocess().frame, width, height)
     }
 
     fn picture(&self) -> Result<&Picture, SamError> {
@@ -206,21 +220,18 @@ impl<'a> Predictor<'a> {
     }
 
     /// For the masks of the picture that is set, seen as a whole: from low resolution to its own size.
-    pub fn upscaler(&self) -> Result<Upscaler, SamError> {
-        let picture = self.picture()?;
-        let frame = self.engine.preprocess().frame;
-        Ok(Upscaler::new(self.engine.mask_side(), frame, picture.width, picture.height))
+    pub fn upscaler(&self) -> Result<&Upscaler, SamError> {
+        Ok(&self.picture()?.upscaler)
     }
 
     /// From a prediction's low resolution to masks of the picture's size.
-    pub fn masks_of(&self, prediction: &Prediction) -> Result<Scaler, SamError> {
+    pub fn masks_of(&self, prediction: &Prediction) -> Result<Scaler<'_>, SamError> {
         let picture = self.picture()?;
         let size = [picture.width as usize, picture.height as usize];
         Ok(match prediction.window {
-            None => Scaler { upscaler: self.upscaler()?, at: None, size },
+            None => Scaler { upscaler: Cow::Borrowed(&picture.upscaler), at: None, size },
             Some(Window { x, y, width, height }) => {
-                let frame = self.engine.preprocess().frame;
-                let upscaler = Upscaler::new(self.engine.mask_side(), frame, width, height);
+                let upscaler = Cow::Owned(self.new_upscaler(width, height));
                 Scaler { upscaler, at: Some([x as usize, y as usize]), size }
             }
         })
@@ -265,13 +276,7 @@ impl<'a> Predictor<'a> {
                 answers[index] = Some(answer);
             }
         }
-        let count = answers.len();
-        let answers: Vec<_> = answers.into_iter().flatten().collect();
-        if answers.len() == count {
-            Ok(answers)
-        } else {
-            Err(SamError::Engine(format!("{} answers for {count} prompts", answers.len())))
-        }
+        complete(answers)
     }
 
     /// The masks of prompts on an encoded picture, or part of one, in the prompts' order.
@@ -308,13 +313,7 @@ impl<'a> Predictor<'a> {
                 }
             }
         }
-        let count = answers.len();
-        let answers: Vec<_> = answers.into_iter().flatten().collect();
-        if answers.len() == count {
-            Ok(answers)
-        } else {
-            Err(SamError::Engine(format!("{} answers for {count} prompts", answers.len())))
-        }
+        complete(answers)
     }
 
     /// Answers as records at the picture's size, in the prompts' order and for each prompt in the masks' order.
@@ -324,7 +323,7 @@ impl<'a> Predictor<'a> {
         let records = prompts.par_iter().zip(answers).map(|(prompt, answer)| {
             let scaler = self.masks_of(answer)?;
             let Window { x, y, width, height } = answer.window.unwrap_or(whole);
-            let masks = answer.low_res.iter().zip(&answer.iou).map(|(low, iou)| {
+            let masks = answer.low_res.par_iter().zip(&answer.iou).map(|(low, iou)| {
                 let (mask, stability_score) = scaler.mask_and_stability(low)?;
                 Ok(MaskRecord {
                     bbox: mask.inclusive_box().to_xywh(),
@@ -376,16 +375,27 @@ impl<'a> Predictor<'a> {
     }
 }
 
+/// The answers, if every prompt has one.
+fn complete(answers: Vec<Option<Prediction>>) -> Result<Vec<Prediction>, SamError> {
+    let count = answers.len();
+    let answers: Vec<_> = answers.into_iter().flatten().collect();
+    if answers.len() == count {
+        Ok(answers)
+    } else {
+        Err(SamError::Engine(format!("{} answers for {count} prompts", answers.len())))
+    }
+}
+
 /// From low-resolution logits to a mask at the picture's size.
 #[derive(Clone, Debug)]
-pub struct Scaler {
-    upscaler: Upscaler,
+pub struct Scaler<'p> {
+    upscaler: Cow<'p, Upscaler>,
     /// Where in the picture, if it is a part.
     at: Option<[usize; 2]>,
     size: [usize; 2],
 }
 
-impl Scaler {
+impl Scaler<'_> {
     /// The mask.
     pub fn mask(&self, low: &[f32]) -> Result<Rle, SamError> {
         self.place(self.upscaler.mask(low, MASK_THRESHOLD)?)

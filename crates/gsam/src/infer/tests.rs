@@ -179,7 +179,7 @@ fn a_large_picture_takes_little_memory() {
     let image = noise(3000, 2000, 1);
     let labels = segment(&model, &image, &slide([256, 256], [192, 192], Blend::Uniform), &device).unwrap();
     assert_eq!(labels.labels.len(), 6_000_000);
-    let peak = crate::train::peak_memory().unwrap_or(0);
+    let peak = kirie_run::peak_memory().unwrap_or(0);
     assert!(peak < 1 << 30, "{peak} bytes");
 }
 

@@ -14,6 +14,7 @@ use burn::tensor::{Device, Tensor, TensorData, ops::AttentionModuleOptions};
 use kirie_nn::adapters::QkvAdapter;
 use kirie_nn::resize::Interpolation;
 use kirie_nn::{count, linear};
+use kirie_sam::encoders::vit::one_hot_places;
 
 /// Rows of the stretched table for every query and key of a line, `[q, k]`; computed in float32, as the reference does.
 pub fn relative_rows(q: usize, k: usize) -> Vec<usize> {
@@ -162,16 +163,6 @@ fn table(table: &Param<Tensor<2>>, queries: usize, keys: usize) -> Tensor<3> {
     let [rows, head_dim] = table.dims();
     let matrix = TensorData::new(relative_matrix(queries, keys, rows), [queries * keys, rows]);
     Tensor::<2>::from_data(matrix, &table.device()).matmul(table).reshape([queries, keys, head_dim])
-}
-
-/// For every place of a grid its row and column as one-hot vectors, `[1, 1, height * width, height + width]`.
-fn one_hot_places(height: usize, width: usize, device: &Device) -> Tensor<4> {
-    let mut data = vec![0.0_f32; height * width * (height + width)];
-    for (token, row) in data.chunks_exact_mut(height + width).enumerate() {
-        row[token / width] = 1.0;
-        row[height + token % width] = 1.0;
-    }
-    Tensor::from_data(TensorData::new(data, [1, 1, height * width, height + width]), device)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use kirie_data::{Image, Limits, read_image};
+use kirie_run::peak_memory;
 use kirie_sam::predictor::{encode, prepare};
 use kirie_sam::{DecodeMode, Engine, MaskGeneratorOptions, PointGrid, Predictor, Prompt, mask_generator};
 use serde_json::json;
@@ -154,12 +155,4 @@ fn some_points(image: &Image, count: u32) -> Vec<Prompt> {
             Prompt::point(x * w, y * h)
         })
         .collect()
-}
-
-/// The most memory this process has held, where the system tells (Linux).
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
 }

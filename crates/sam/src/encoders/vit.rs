@@ -245,7 +245,7 @@ fn relative_table(table: &Param<Tensor<2>>, line: usize) -> Tensor<3> {
 
 /// For every token of a `height` x `width` grid its row and column as one-hot vectors,
 /// `[1, 1, height * width, height + width]`.
-fn one_hot_places(height: usize, width: usize, device: &Device) -> Tensor<4> {
+pub fn one_hot_places(height: usize, width: usize, device: &Device) -> Tensor<4> {
     let mut data = vec![0.0_f32; height * width * (height + width)];
     for (token, row) in data.chunks_exact_mut(height + width).enumerate() {
         row[token / width] = 1.0;
