@@ -25,8 +25,17 @@ pub(crate) fn variant(name: &str) -> anyhow::Result<&'static Variant> {
     registry::variant(name).map_err(|e| report::usage(e.to_string()))
 }
 
-/// Loads the model that the arguments name.
+/// Loads the model that the arguments name, to answer prompts.
 pub(crate) fn load(args: &ModelArgs) -> anyhow::Result<BurnEngine> {
+    load_at(args, |variant| variant.preprocess.size)
+}
+
+/// The same for `--everything`, which some models do at another input.
+pub(crate) fn load_for_everything(args: &ModelArgs) -> anyhow::Result<BurnEngine> {
+    load_at(args, |variant| variant.everything.input.unwrap_or(variant.preprocess.size))
+}
+
+fn load_at(args: &ModelArgs, input: impl Fn(&Variant) -> u32) -> anyhow::Result<BurnEngine> {
     let named = args.model.as_deref().map(variant).transpose()?;
     let device = args.device.open()?;
     let (variant, weights) = match (&args.weights, named) {
@@ -45,7 +54,7 @@ pub(crate) fn load(args: &ModelArgs) -> anyhow::Result<BurnEngine> {
             (variant, at_hand(variant)?)
         }
     };
-    let input = args.input.unwrap_or(variant.preprocess.size);
+    let input = args.input.unwrap_or_else(|| input(variant));
     Ok(BurnEngine::at_input(variant, &weights, input, &device)?)
 }
 

@@ -50,7 +50,7 @@ pub struct MaskGeneratorOptions {
 
 impl Default for MaskGeneratorOptions {
     fn default() -> Self {
-        let EverythingDefaults { points_per_side, pred_iou_thresh, stability_score_thresh } =
+        let EverythingDefaults { input: _, points_per_side, pred_iou_thresh, stability_score_thresh } =
             EverythingDefaults::SAM;
         Self {
             grid: PointGrid::PerSide(points_per_side),

@@ -92,6 +92,9 @@ impl Preprocess {
 /// The settings of the mask generator that depend on the model: how sure it is of its masks when they are right.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EverythingDefaults {
+    /// Side of the encoder's input, pixels, if not the one that prompts are answered at: what is small in a picture has to be
+    /// seen too.
+    pub input: Option<u32>,
     /// Points along a side of the grid.
     pub points_per_side: u32,
     /// Masks whose predicted IoU is not above this are dropped.
@@ -102,7 +105,8 @@ pub struct EverythingDefaults {
 
 impl EverythingDefaults {
     /// Those of SAM's mask generator.
-    pub const SAM: Self = Self { points_per_side: 32, pred_iou_thresh: 0.88, stability_score_thresh: 0.95 };
+    pub const SAM: Self =
+        Self { input: None, points_per_side: 32, pred_iou_thresh: 0.88, stability_score_thresh: 0.95 };
 }
 
 impl Variant {
@@ -275,6 +279,7 @@ static VARIANTS: &[Variant] = &[
         zoom: Some(1.2),
         single_mask: true,
         everything: EverythingDefaults {
+            input: Some(320),
             points_per_side: 16,
             pred_iou_thresh: 0.4,
             stability_score_thresh: 0.6,

@@ -11,9 +11,9 @@ use std::path::Path;
 
 use kirie_data::datasets::{Dataset, MaskMeaning, OpenOptions, Sample, open_with};
 use kirie_promptable::evaluate::{
-    BoxFill, DetectedReport, Ellipse, EvaluateError, EverythingOptions, EverythingReport, Failed, MaskChoice,
-    PromptKind, Promptable, PromptedOptions, PromptedReport, SamModel, TruthOptions, detected, everything,
-    image_ids, prompted, read_detections,
+    BoxDetection, BoxFill, DetectedReport, Ellipse, EvaluateError, EverythingOptions, EverythingReport,
+    Failed, MaskChoice, PromptKind, Promptable, PromptedOptions, PromptedReport, SamModel, TruthOptions,
+    detected, everything, image_ids, prompted, read_detections,
 };
 use kirie_sam::registry::{self, EverythingDefaults};
 use kirie_sam::{BurnEngine, Engine, mask_generator};
@@ -82,13 +82,6 @@ impl Run {
     }
 }
 
-/// What answers the prompts.
-enum Model {
-    Engine(Box<BurnEngine>),
-    BoxFill(BoxFill),
-    Ellipse(Ellipse),
-}
-
 fn promptable(args: &EvaluatePromptableArgs) -> anyhow::Result<()> {
     check_usage(args)?;
     weights::set_threads(args.model.threads)?;
@@ -98,46 +91,44 @@ fn promptable(args: &EvaluatePromptableArgs) -> anyhow::Result<()> {
     let detections = args.detections.as_deref().map(read_detections).transpose()?;
     let dataset = open(args)?;
     let samples = chosen(&dataset, args.limit);
-    let mut model = match args.model.model.as_deref() {
-        Some(BoxFill::NAME) => Model::BoxFill(BoxFill::new()),
-        Some(Ellipse::NAME) => Model::Ellipse(Ellipse::new()),
-        _ => Model::Engine(Box::new(weights::load(&args.model)?)),
-    };
     let mut runs = Vec::new();
-    let asked = args.detections.is_some() || args.everything;
-    if !args.prompts.is_empty() || !asked {
-        let reports = match &mut model {
-            Model::Engine(engine) => {
-                let mut model = sam_model(engine, args);
-                run_prompted(args, &dataset, &samples, &mut model)?
-            }
-            Model::BoxFill(model) => run_prompted(args, &dataset, &samples, model)?,
-            Model::Ellipse(model) => run_prompted(args, &dataset, &samples, model)?,
+    if !args.prompts.is_empty() || detections.is_some() || !args.everything {
+        let ask = |model: &mut dyn Promptable| ask(args, &dataset, &samples, detections.as_deref(), model);
+        runs = match args.model.model.as_deref() {
+            Some(BoxFill::NAME) => ask(&mut BoxFill::new())?,
+            Some(Ellipse::NAME) => ask(&mut Ellipse::new())?,
+            _ => ask(&mut sam_model(&weights::load(&args.model)?, args))?,
         };
+    }
+    if args.everything {
+        let engine = weights::load_for_everything(&args.model)?;
+        runs.push(Run::Everything(Box::new(run_everything(args, &dataset, &samples, &engine)?)));
+    }
+    answer(args, &dataset, &runs)
+}
+
+/// Prompts drawn from the labels, if any are asked for or nothing else is, and the boxes of detections.
+fn ask(
+    args: &EvaluatePromptableArgs,
+    dataset: &Dataset,
+    samples: &[&Sample],
+    detections: Option<&[BoxDetection]>,
+    model: &mut dyn Promptable,
+) -> anyhow::Result<Vec<Run>> {
+    let mut runs = Vec::new();
+    if !args.prompts.is_empty() || !(detections.is_some() || args.everything) {
+        let reports = run_prompted(args, dataset, samples, model)?;
         runs.extend(reports.into_iter().map(|report| Run::Prompted(Box::new(report))));
     }
     if let Some(detections) = detections {
-        let samples = image_ids(&dataset, &args.data, &samples)?;
+        let samples = image_ids(dataset, &args.data, samples)?;
         let mut bar = Bar::new("detections");
-        let mut judge = |model: &mut dyn Promptable| {
-            let mut tell =
-                |progress: kirie_promptable::evaluate::Progress| bar.tell(&progress, "masks", None);
-            detected(&dataset, &samples, &detections, COCO_DETECTIONS, model, &mut tell)
-        };
-        let report = match &mut model {
-            Model::Engine(engine) => judge(&mut sam_model(engine, args)),
-            Model::BoxFill(model) => judge(model),
-            Model::Ellipse(model) => judge(model),
-        }?;
+        let mut tell = |progress: kirie_promptable::evaluate::Progress| bar.tell(&progress, "masks", None);
+        let report = detected(dataset, &samples, detections, COCO_DETECTIONS, model, &mut tell)?;
         bar.finish();
         runs.push(Run::Detected(Box::new(report)));
     }
-    if args.everything
-        && let Model::Engine(engine) = &model
-    {
-        runs.push(Run::Everything(Box::new(run_everything(args, &dataset, &samples, engine.as_ref())?)));
-    }
-    answer(args, &dataset, &runs)
+    Ok(runs)
 }
 
 /// As asked for, or as the model is published.
@@ -290,9 +281,13 @@ fn metrics(args: &EvaluatePromptableArgs, runs: &[Run]) -> anyhow::Result<Value>
         value["weights"] =
             json!(args.model.weights.as_deref().map(Path::display).map(|path| path.to_string()));
         value["device"] = json!((!baseline).then(|| args.model.device.name()));
-        value["input"] = json!(args.model.input);
-        let chosen = !baseline && !matches!(run, Run::Everything(_));
+        let everything = matches!(run, Run::Everything(_));
+        let chosen = !baseline && !everything;
         let model = value["model"].as_str().unwrap_or_default().to_owned();
+        value["input"] = json!(args.model.input.or_else(|| {
+            let variant = registry::variant(&model).ok()?;
+            Some(variant.everything.input.filter(|_| everything).unwrap_or(variant.preprocess.size))
+        }));
         value["mask_choice"] = json!(chosen.then(|| mask_choice(args, &model).name()));
         value["zoom"] = json!(args.zoom.context(&model).filter(|_| chosen));
         all.push(value);

@@ -63,7 +63,8 @@ pub(crate) fn run(args: SegmentArgs) -> anyhow::Result<()> {
             zoom: if args.output.save_logits.is_some() { ZoomArg::Off } else { args.zoom },
         }
     };
-    let engine = weights::load(&args.model)?;
+    let load = if args.everything { weights::load_for_everything } else { weights::load };
+    let engine = load(&args.model)?;
     match &mut task {
         Task::Everything(options) => {
             *options = generator_options(&args.everything_args, weights::everything_defaults(&engine))?;

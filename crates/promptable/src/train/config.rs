@@ -137,7 +137,7 @@ pub struct Distill {
     /// Side of its encoder's input, if not the registered one.
     #[serde(default)]
     pub input: Option<u32>,
-    /// Its weights.
+    /// Its weights, a file or [`BUILT_IN`].
     pub weights: PathBuf,
     /// Folder for the teacher's embeddings in float16, found again by the picture's content and the weights' hash. Only for
     /// pictures that are kept whole.
@@ -256,11 +256,16 @@ impl TrainConfig {
     pub fn resolve(&mut self, base: &Path) {
         let root = self.data.root.get_or_insert_with(PathBuf::new);
         *root = base.join(&root);
-        if let Some(path) = self.model.init.as_mut().filter(|path| path.as_os_str() != BUILT_IN) {
-            *path = base.join(&path);
+        let file = |path: &mut PathBuf| {
+            if path.as_os_str() != BUILT_IN {
+                *path = base.join(&path);
+            }
+        };
+        if let Some(path) = &mut self.model.init {
+            file(path);
         }
         if let Task::Distill(task) = &mut self.task {
-            task.weights = base.join(&task.weights);
+            file(&mut task.weights);
             if let Some(path) = &mut task.cache {
                 *path = base.join(&path);
             }

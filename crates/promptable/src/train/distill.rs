@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::config::{Augment, Distill, TrainConfig};
 use super::pictures::Pictures;
 use super::sample::{Labelled, view};
-use super::{ModelSpec, TrainError};
+use super::{ModelSpec, TrainError, built_in};
 
 /// Stage 1 of a run.
 #[derive(Debug)]
@@ -66,9 +66,14 @@ impl Teacher {
         let model = spec.load(path, device)?;
         let cache = match &config.cache {
             Some(folder) => {
-                let bytes = std::fs::read(path)
-                    .map_err(|e| TrainError::Sample { name: path.display().to_string(), source: e.into() })?;
-                let key = format!("{}-{}", spec.preprocess.size, hex(&Sha256::digest(&bytes), 8));
+                let hash = match built_in(&config.teacher, path)? {
+                    Some(bytes) => Sha256::digest(bytes),
+                    None => Sha256::digest(std::fs::read(path).map_err(|e| TrainError::Sample {
+                        name: path.display().to_string(),
+                        source: e.into(),
+                    })?),
+                };
+                let key = format!("{}-{}", spec.preprocess.size, hex(&hash, 8));
                 Some(folder.join(key))
             }
             None => None,

@@ -34,7 +34,7 @@ use kirie_sam::registry::{self, Preprocess};
 pub use config::TrainConfig;
 pub use error::TrainError;
 
-use config::{BUILT_IN, Task};
+use config::{BUILT_IN, Distill, Task};
 use distill::{DistillMethod, Teacher};
 use end_to_end::EndToEndMethod;
 use pictures::Pictures;
@@ -82,19 +82,7 @@ impl ModelSpec {
 
     /// A model with these weights, a file or [`BUILT_IN`].
     pub fn load(&self, weights: &Path, device: &Device) -> Result<Sam, TrainError> {
-        let weights = if weights.as_os_str() == BUILT_IN {
-            let Some(bytes) = registry::variant(&self.name)?.built_in else {
-                return Err(TrainError::Setting {
-                    name: "model.init".to_owned(),
-                    found: format!("`{BUILT_IN}`"),
-                    expected: format!("a file of weights: none of {} are part of this program", self.name),
-                });
-            };
-            StateDict::from_gzip(&self.name, bytes)?
-        } else {
-            StateDict::open(weights)?
-        };
-        Ok(load(self.sizes.init(device), &weights, &self.name, device)?)
+        Ok(load(self.sizes.init(device), &state_dict(&self.name, weights)?, &self.name, device)?)
     }
 
     /// A model with random weights that follow from the seed.
@@ -111,6 +99,26 @@ impl ModelSpec {
     pub fn metadata(&self) -> BTreeMap<String, String> {
         kirie_sam::checkpoint::metadata(&self.name, "see the model card", &self.sizes, &self.preprocess)
     }
+}
+
+/// The gzipped weights inside the program if [`BUILT_IN`] asks for them, `None` if a file is meant.
+fn built_in(name: &str, weights: &Path) -> Result<Option<&'static [u8]>, TrainError> {
+    if weights.as_os_str() != BUILT_IN {
+        return Ok(None);
+    }
+    registry::variant(name)?.built_in.map(Some).ok_or_else(|| TrainError::Setting {
+        name: "weights".to_owned(),
+        found: format!("`{BUILT_IN}`"),
+        expected: format!("a file of weights: none of {name} are part of this program"),
+    })
+}
+
+/// Weights of the named model, a file or [`BUILT_IN`].
+fn state_dict(name: &str, weights: &Path) -> Result<StateDict, TrainError> {
+    Ok(match built_in(name, weights)? {
+        Some(bytes) => StateDict::from_gzip(name, bytes)?,
+        None => StateDict::open(weights)?,
+    })
 }
 
 /// Sets the scale of the last norm of every residual block to zero.
@@ -188,7 +196,7 @@ pub fn run(
         Task::Distill(task) => {
             let teacher = Teacher::load(task, device)?;
             if task.copy_decoder && config.model.init.is_none() {
-                model = with_decoder_of(model, &spec, &task.weights, &trained)?;
+                model = with_decoder_of(model, &spec, task, &trained)?;
             }
             let method = DistillMethod::new(config, &spec, teacher, pictures, device.clone())?;
             train(&method, model, &config.plan, folder, device, stop, mode)?
@@ -213,9 +221,9 @@ pub fn run(
     })
 }
 
-/// Takes prompt encoder and mask decoder from a weight file.
-fn with_decoder_of(model: Sam, spec: &ModelSpec, weights: &Path, device: &Device) -> Result<Sam, TrainError> {
-    let part = |prefix: &str| StateDict::open(weights).map(|file| file.part(prefix));
+/// Takes prompt encoder and mask decoder from the teacher.
+fn with_decoder_of(model: Sam, spec: &ModelSpec, task: &Distill, device: &Device) -> Result<Sam, TrainError> {
+    let part = |prefix: &str| state_dict(&task.teacher, &task.weights).map(|file| file.part(prefix));
     Ok(Sam {
         image_encoder: model.image_encoder,
         prompt_encoder: load(

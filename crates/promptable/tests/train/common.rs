@@ -214,6 +214,16 @@ pub(crate) fn spec(config: &TrainConfig) -> ModelSpec {
 
 /// A run in this folder, begun or gone on with.
 pub(crate) fn go(config: &TrainConfig, folder: &Path, stop: &Stop) -> Result<Report, TrainError> {
+    go_on(&Device::flex(), config, folder, stop)
+}
+
+/// The same on any device.
+pub(crate) fn go_on(
+    device: &Device,
+    config: &TrainConfig,
+    folder: &Path,
+    stop: &Stop,
+) -> Result<Report, TrainError> {
     // The seed of the first weights is the process's: under `cargo test` the tests are its threads.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -224,7 +234,7 @@ pub(crate) fn go(config: &TrainConfig, folder: &Path, stop: &Stop) -> Result<Rep
         folder.write_config("")?;
         folder
     };
-    run(config, &folder, &Device::flex(), stop, ProgressMode::Silent)
+    run(config, &folder, device, stop, ProgressMode::Silent)
 }
 
 /// A run to its end; gives the file of the model.

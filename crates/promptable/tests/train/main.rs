@@ -6,6 +6,8 @@
 
 mod common;
 mod distill;
+#[cfg(feature = "wgpu")]
+mod gpu;
 mod gradients;
 mod overfit;
 mod resume;
