@@ -35,7 +35,8 @@ mod semantic;
 pub mod vit;
 
 pub use adapter::{AdapterInfo, adapter_info, load_adapter, save_adapter};
-pub use base::{BaseReport, state_dict_hash};
+pub use base::BaseReport;
+pub use kirie_sam::checkpoint::state_dict_hash;
 pub use blocks::{Block, MlpAdapter, MobileConv, RefineAdapter, SqueezeExcitation};
 pub use error::ModelError;
 pub use method::{METHODS, MethodConfig};
