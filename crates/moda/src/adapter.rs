@@ -9,7 +9,8 @@
 //!
 //! The published HQ adapters start from a decoder that was trained as HQ-SAM and use its mask alone. A base without HQ weights, such as
 //! kirie-small, has no such start: there the branch begins with an answer of zero and is added to the base's mask, so that a domain
-//! starts from the base; `hq_only` gives the published form.
+//! starts near the base (not quite from it: as in HQ-SAM the branch's token takes part in the decoder's attention); `hq_only` gives the
+//! published form.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -156,8 +157,7 @@ impl HqBranch {
         if let Some(last) = hf_mlp.layers.last_mut() {
             let zero = |t: Tensor<2>| t.zeros_like().set_require_grad(true);
             last.weight = last.weight.clone().map(zero);
-            last.bias =
-                last.bias.clone().map(|bias| bias.map(|t| t.zeros_like().set_require_grad(true)));
+            last.bias = last.bias.clone().map(|bias| bias.map(|t| t.zeros_like().set_require_grad(true)));
         }
         Ok(Self {
             hf_token: fresh.hf_token.ok_or_else(missing)?,
@@ -192,7 +192,9 @@ impl Adapter {
         device.seed(seed);
         let encoder = config
             .encoder
-            .map(|kind| EncoderAdapter::new(kind, &base.sizes().encoder, &base.sam(false).image_encoder, &device))
+            .map(|kind| {
+                EncoderAdapter::new(kind, &base.sizes().encoder, &base.sam(false).image_encoder, &device)
+            })
             .transpose()?;
         let copy = config.decoder == DecoderKind::Copy;
         let hq = match config.decoder {
@@ -276,7 +278,12 @@ pub fn decode(
     let hq_only = mode.hq_only || adapter.is_some_and(|adapter| adapter.hq_only);
     let image_pe = encoder.dense_pe(&device);
     let image = features.embedding.clone() + dense;
-    let output =
-        decoder.forward(image, image_pe, sparse, hq_features, DecodeMode { multimask: mode.multimask, hq_only });
+    let output = decoder.forward(
+        image,
+        image_pe,
+        sparse,
+        hq_features,
+        DecodeMode { multimask: mode.multimask, hq_only },
+    );
     (output, pull)
 }

@@ -185,20 +185,36 @@ impl StudyConfig {
                 return Err(ContinualError::setting("a domain's name", format!("{name:?}"), expected));
             }
             if sets[..at].contains(name) {
-                return Err(ContinualError::setting("a domain's name", format!("{name:?} twice"), "each once"));
+                return Err(ContinualError::setting(
+                    "a domain's name",
+                    format!("{name:?} twice"),
+                    "each once",
+                ));
             }
         }
         if self.data.hold_out == 1 {
-            return Err(ContinualError::setting("data.hold_out", 1, "0, or 2 or more (one picture in so many)"));
+            return Err(ContinualError::setting(
+                "data.hold_out",
+                1,
+                "0, or 2 or more (one picture in so many)",
+            ));
         }
         if self.data.measure_held_out && self.data.hold_out == 0 {
-            return Err(ContinualError::setting("data.measure_held_out", "true", "false where data.hold_out is 0"));
+            return Err(ContinualError::setting(
+                "data.measure_held_out",
+                "true",
+                "false where data.hold_out is 0",
+            ));
         }
         for reference in &self.data.reference {
             let same = |set: &&NaturalConfig| set.path == reference.path && set.part == reference.part;
             if self.data.natural.iter().any(|set| same(&set)) {
                 let found = format!("{}, {}", reference.path.display(), reference.part);
-                return Err(ContinualError::setting("data.reference", found, "no part that is measured on (data.natural)"));
+                return Err(ContinualError::setting(
+                    "data.reference",
+                    found,
+                    "no part that is measured on (data.natural)",
+                ));
             }
         }
         if self.exemplars.count == 0 {
@@ -225,7 +241,9 @@ impl StudyConfig {
         match &self.orders[n] {
             Order::Rule(OrderRule::Given) => Ok((0..count).collect()),
             Order::Rule(OrderRule::Reverse) => Ok((0..count).rev().collect()),
-            Order::Rule(OrderRule::Shuffled) => Ok(kirie_engine::random::Streams::new(seed).order(u64::MAX, count)),
+            Order::Rule(OrderRule::Shuffled) => {
+                Ok(kirie_engine::random::Streams::new(seed).order(u64::MAX, count))
+            }
             Order::Names(names) => {
                 let place = |name: &String| self.data.domains.iter().position(|domain| domain.name == *name);
                 let order: Option<Vec<usize>> = names.iter().map(place).collect();

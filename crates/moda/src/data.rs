@@ -214,7 +214,8 @@ impl Part {
         labels: Labels,
         (width, height): (u32, u32),
     ) -> Result<(Mask, Option<Mask>), ContinualError> {
-        let bad = |reason: String| ContinualError::Picture { name: sample.image.display().to_string(), reason };
+        let bad =
+            |reason: String| ContinualError::Picture { name: sample.image.display().to_string(), reason };
         let instances = match labels {
             Labels::ClassMap(map) => map.regions(),
             Labels::Instances { instances, .. } => instances,
@@ -236,7 +237,8 @@ impl Part {
         let mut largest = 0;
         for (at, object) in instances.iter().enumerate().filter(|(_, object)| object.annotator == 0) {
             let pixels = object.mask(width, height)?;
-            let pixels = pixels.ok_or_else(|| bad(format!("object {at}: expected its pixels, found a box")))?;
+            let pixels =
+                pixels.ok_or_else(|| bad(format!("object {at}: expected its pixels, found a box")))?;
             if object.crowd {
                 let ignore = ignore.get_or_insert_with(|| Mask::new(width as usize, height as usize));
                 add(ignore, &pixels.to_mask());
@@ -295,8 +297,9 @@ impl Domain {
         limit: usize,
     ) -> Result<Self, ContinualError> {
         let path = root.join(&config.path);
-        let open =
-            |part: &str| Part::open(&path, part, &config.foreground, config.mask_folder.as_deref(), config.numbers);
+        let open = |part: &str| {
+            Part::open(&path, part, &config.foreground, config.mask_folder.as_deref(), config.numbers)
+        };
         let (part, test) = (open(&config.train)?, open(&config.test)?);
         for (split, found) in [(&config.train, &part), (&config.test, &test)] {
             if found.is_empty() {
@@ -311,8 +314,7 @@ impl Domain {
         // The same pictures in every run, whatever its seed.
         let order = Streams::new(0).order(0, part.len());
         let count = match part.len() {
-            1 => 0,
-            n if hold_out == 0 => n.min(0),
+            n if n == 1 || hold_out == 0 => 0,
             n => n.div_ceil(hold_out).min(n - 1),
         };
         let (held_out, rest) = order.split_at(count);

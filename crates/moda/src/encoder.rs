@@ -59,8 +59,7 @@ const SCALE: f64 = 0.1;
 /// Dilations of GSAM's convolutions, in places of the map.
 const DILATIONS: [usize; 2] = [2, 4];
 /// Weights that LoRA changes.
-const LORA_TARGETS: &str =
-    r"attn\.qkv\.weight$|context_module\.main\.(qkv|proj)\.conv\.weight$|(inverted_conv|point_conv)\.conv\.weight$";
+const LORA_TARGETS: &str = r"attn\.qkv\.weight$|context_module\.main\.(qkv|proj)\.conv\.weight$|(inverted_conv|point_conv)\.conv\.weight$";
 
 /// Adapters inside the encoder. Keys: `sites.{i}.*` in the order of the blocks, `low_rank.{i}.{a,b}` in the order of the weights.
 #[derive(Module, Debug)]
@@ -221,10 +220,10 @@ fn targets_of(encoder: &ImageEncoder) -> Vec<(String, [usize; 2])> {
             if !self.pattern.as_ref().is_some_and(|pattern| pattern.is_match(&key)) {
                 return;
             }
-            let sides = match param.lazy_shape().to_vec().as_slice() {
-                &[input, output] => [input, output],
+            let sides = match *param.lazy_shape().to_vec().as_slice() {
+                [input, output] => [input, output],
                 // Depth-wise and grouped convolutions see too little for a product of two matrices.
-                &[output, input, 1, 1] if input > 1 => [input, output],
+                [output, input, 1, 1] if input > 1 => [input, output],
                 _ => return,
             };
             self.found.push((key, sides));

@@ -119,10 +119,7 @@ impl ContinualError {
     }
 
     /// A [`ContinualError::Io`], from the system's error.
-    pub(crate) fn io(
-        what: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { what, path: path.into(), source }
     }
 }

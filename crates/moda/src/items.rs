@@ -68,7 +68,8 @@ impl Maker<'_> {
 
     fn of_view(&self, name: String, View { pixels, extent, target }: View) -> Result<Item, ContinualError> {
         let size = self.base.preprocess().size as usize;
-        let input = Tensor::from_data(TensorData::new(pixels.clone(), [1, 3, size, size]), self.base.device());
+        let input =
+            Tensor::from_data(TensorData::new(pixels.clone(), [1, 3, size, size]), self.base.device());
         let features = self.base.encode(input, None);
         let router = pooled(&features.stages, &[extent], self.grid)?;
         let router = router.into_iter().next().unwrap_or(RouterFeatures { stages: Vec::new() });
@@ -88,12 +89,7 @@ pub(crate) fn file_name(path: &str) -> &str {
 }
 
 /// Features of a batch of items on a device, through an adapter inside the encoder where there is one.
-pub fn features(
-    items: &[&Item],
-    base: &Base,
-    adapter: Option<&EncoderAdapter>,
-    device: &Device,
-) -> Features {
+pub fn features(items: &[&Item], base: &Base, adapter: Option<&EncoderAdapter>, device: &Device) -> Features {
     let maps = |of: &dyn Fn(&Item) -> Option<HostTensor>| -> Option<Tensor<4>> {
         let maps: Option<Vec<HostTensor>> = items.iter().map(|item| of(item)).collect();
         let maps = maps?;

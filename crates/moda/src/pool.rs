@@ -207,6 +207,9 @@ impl Engine for AdaptedEngine<'_> {
         };
         let sam = self.base.sam(false);
         let (output, _) = decode(sam, Some(adapter), &features, &asked, mode, Pick::default());
-        Ok(LowResMasks { logits: HostTensor::from_burn(output.masks)?, iou: HostTensor::from_burn(output.iou)? })
+        Ok(LowResMasks {
+            logits: HostTensor::from_burn(output.masks)?,
+            iou: HostTensor::from_burn(output.iou)?,
+        })
     }
 }

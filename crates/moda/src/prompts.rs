@@ -186,7 +186,8 @@ impl PromptPool {
                 let chosen = nearest(&likeness, top);
                 let index: Vec<i32> = chosen.iter().map(|at| *at as i32).collect();
                 let device = likeness.device();
-                let flat = Tensor::<1, Int>::from_data(TensorData::new(index.clone(), [index.len()]), &device);
+                let flat =
+                    Tensor::<1, Int>::from_data(TensorData::new(index.clone(), [index.len()]), &device);
                 let tokens = prompts.select(0, flat).reshape([batch, top * length, dim]);
                 let index = Tensor::<2, Int>::from_data(TensorData::new(index, [batch, top]), &device);
                 let pull = likeness.gather(1, index).sum() / batch as f64;
@@ -273,8 +274,7 @@ fn orthogonal(count: usize, dim: usize, rng: &mut impl Rng) -> Vec<f32> {
             row.iter_mut().zip(other).for_each(|(a, b)| *a -= along * b);
         }
         let length = row.iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-12);
-        row.iter_mut().for_each(|v| *v /= length);
-        rows.push(row);
+        rows.push(row.into_iter().map(|v| v / length).collect());
     }
     rows.into_iter().flatten().map(|v| v as f32).collect()
 }

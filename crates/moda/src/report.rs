@@ -39,7 +39,8 @@ pub fn write(
 
 /// Every score of every run: one line a step, set and kind of prompt.
 pub fn csv(summaries: &[Summary]) -> String {
-    let mut text = "strategy,order,seed,step,learned,set,natural,pictures,prompt,iou,boundary_iou\n".to_owned();
+    let mut text =
+        "strategy,order,seed,step,learned,set,natural,pictures,prompt,iou,boundary_iou\n".to_owned();
     for Summary { strategy, order, seed, zero_shot, rows, domains, .. } in summaries {
         let last = domains.len();
         let start = std::iter::once((0, "", zero_shot));
@@ -96,7 +97,10 @@ pub fn page(config: &StudyConfig, base: &Base, summaries: &[Summary]) -> Result<
         ("Base", format!("{}, {} pixels", base.name(), base.preprocess().size)),
         ("Adapter", config.adapter.name()),
         ("Domains", names.join(", ")),
-        ("Measured on", if data.measure_held_out { "pictures held out" } else { "the test lists" }.to_owned()),
+        (
+            "Measured on",
+            if data.measure_held_out { "pictures held out" } else { "the test lists" }.to_owned(),
+        ),
         ("Steps for each domain", config.plan.steps.to_string()),
         ("Runs finished", summaries.len().to_string()),
     ]);
@@ -200,7 +204,8 @@ fn scatter(page: &mut Page, by_strategy: &BTreeMap<Strategy, Vec<&Summary>>, kin
 fn run(page: &mut Page, summary: &Summary, kind: PromptKind) {
     page.heading(&format!("{}, order {}, seed {}", summary.strategy.name(), summary.order, summary.seed));
     let of = |sets: &[crate::run::SetRow], boundary: bool| -> Vec<f64> {
-        let value = |scores: &crate::evaluate::Scores| if boundary { scores.boundary_iou } else { scores.iou };
+        let value =
+            |scores: &crate::evaluate::Scores| if boundary { scores.boundary_iou } else { scores.iou };
         sets.iter().map(|set| 100.0 * set.scores.get(&kind).map_or(f64::NAN, value)).collect()
     };
     let columns: Vec<String> = summary.zero_shot.iter().map(|set| set.name.clone()).collect();

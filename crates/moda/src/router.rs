@@ -158,10 +158,10 @@ impl Router {
         }
         let device = base.device().clone().autodiff();
         device.seed(seed);
-        let mut reader =
-            made(TokenReader::new(config.assistants, first, base, lessons.classes(), &device));
+        let mut reader = made(TokenReader::new(config.assistants, first, base, lessons.classes(), &device));
         let (mut samples, mut labels, mut weights) = (Vec::new(), Vec::new(), Vec::new());
-        let groups = lessons.domains.iter().chain((!lessons.reference.is_empty()).then_some(&lessons.reference));
+        let groups =
+            lessons.domains.iter().chain((!lessons.reference.is_empty()).then_some(&lessons.reference));
         for (label, group) in groups.enumerate() {
             for features in group {
                 samples.push(features);

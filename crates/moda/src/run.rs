@@ -107,7 +107,9 @@ pub fn study(
         let cases: Vec<_> = set.cases.iter().collect();
         for kind in &config.data.prompts {
             let scores = score(&maker, None, &cases, *kind, Pick::default())?;
-            of_set.iter_mut().zip(scores).for_each(|(by_prompt, score)| drop(by_prompt.insert(*kind, score)));
+            for (by_prompt, score) in of_set.iter_mut().zip(scores) {
+                by_prompt.insert(*kind, score);
+            }
         }
         zero_shot.push(of_set);
     }
@@ -203,7 +205,8 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, C
 /// Writes a JSON file, whole or not at all.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ContinualError> {
     create_parent(path)?;
-    let text = serde_json::to_string_pretty(value).map_err(|error| ContinualError::state(path, error))? + "\n";
+    let text =
+        serde_json::to_string_pretty(value).map_err(|error| ContinualError::state(path, error))? + "\n";
     Ok(write_atomic(path, |file| file.write_all(text.as_bytes()))?)
 }
 

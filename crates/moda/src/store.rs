@@ -11,6 +11,7 @@
 //! A folder is written once. A later domain's folder holds tokens that know more domains; nothing in an earlier folder changes for it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -112,7 +113,8 @@ pub struct Notes {
 struct Description<'a> {
     name: &'a str,
     kind: String,
-    description: &'a str,
+    #[serde(rename = "description")]
+    for_people: &'a str,
     base: BaseName<'a>,
     training: &'a BTreeMap<String, serde_json::Value>,
     scores: &'a BTreeMap<String, f64>,
@@ -184,7 +186,7 @@ impl DomainState {
         let description = Description {
             name: &self.name,
             kind: self.config.name(),
-            description: &notes.description,
+            for_people: &notes.description,
             base: BaseName { model: base.name(), sha256: base.hash() },
             training: &notes.training,
             scores: &notes.scores,
@@ -232,7 +234,9 @@ impl DomainState {
         } else {
             let maker = Maker { augment, grid: router.grid, ..*grid_maker };
             let views = pictures.iter().flat_map(|picture| (0..augment.views).map(move |n| (picture, n)));
-            views.map(|(picture, n)| Ok(maker.item(picture, n)?.router)).collect::<Result<_, ContinualError>>()?
+            views
+                .map(|(picture, n)| Ok(maker.item(picture, n)?.router))
+                .collect::<Result<_, ContinualError>>()?
         };
         let snapshot = Snapshot { known, reader, has_reference };
         Ok(Self {
@@ -256,7 +260,10 @@ impl DomainState {
 ///
 /// # Errors
 /// No domain; two of a name; exemplars of another shape.
-pub fn assemble(mut domains: Vec<DomainState>, base: &Base) -> Result<(Vec<DomainState>, Router), ContinualError> {
+pub fn assemble(
+    mut domains: Vec<DomainState>,
+    base: &Base,
+) -> Result<(Vec<DomainState>, Router), ContinualError> {
     for (at, domain) in domains.iter().enumerate() {
         if domains[..at].iter().any(|other| other.name == domain.name) {
             return Err(ContinualError::domain(&domain.name, "is there twice, expected once"));
@@ -296,7 +303,11 @@ pub fn fingerprint(features: &[RouterFeatures]) -> String {
         hash.update((stage.dim as u64).to_le_bytes());
         stage.values.iter().for_each(|value| hash.update(value.to_le_bytes()));
     }
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::new();
+    for byte in hash.finalize().iter().take(16) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 fn json<T: Serialize>(value: &T) -> String {
@@ -373,7 +384,8 @@ fn features_to_tensors(prefix: &str, features: &[RouterFeatures]) -> Vec<(String
     let tensor = |at: usize| {
         let StageFeatures { dim, .. } = features[0].stages[at];
         let places = features[0].stages[at].places();
-        let values = features.iter().flat_map(|features| features.stages[at].values.iter().copied()).collect();
+        let values =
+            features.iter().flat_map(|features| features.stages[at].values.iter().copied()).collect();
         (format!("{prefix}{at}"), HostTensor { shape: vec![features.len(), places, dim], values })
     };
     (0..stages).map(tensor).collect()

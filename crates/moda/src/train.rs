@@ -145,7 +145,8 @@ impl DomainMethod<'_> {
             let (domain, picture) = self.sources[order[(n % length) as usize]];
             items.push(self.items.get(domain, picture, rng.random_range(0..views))?);
         }
-        let mut batch = Batch { items, prompts: PromptValues::default(), stored: Vec::new(), logits: Vec::new() };
+        let mut batch =
+            Batch { items, prompts: PromptValues::default(), stored: Vec::new(), logits: Vec::new() };
         match &self.hold {
             Hold::Replay(stored) if !stored.is_empty() => {
                 for _ in 0..self.settings.replay {
@@ -209,7 +210,11 @@ impl DomainMethod<'_> {
     }
 
     /// Logits that an adapter answers to the boxes of pictures, for DER's memory.
-    pub fn dark_logits(&self, adapter: &Adapter, pictures: &[(usize, usize)]) -> Result<Vec<Stored>, ContinualError> {
+    pub fn dark_logits(
+        &self,
+        adapter: &Adapter,
+        pictures: &[(usize, usize)],
+    ) -> Result<Vec<Stored>, ContinualError> {
         let plain = adapter.valid();
         let device = self.items.maker().base.device().clone();
         let learned = Pick { training: false, ..self.pick };
@@ -293,7 +298,6 @@ impl Method for DomainMethod<'_> {
             *loss = loss.clone() + term;
         };
         match &self.hold {
-            Hold::Nothing | Hold::Replay(_) => {}
             Hold::Ewc(ewc) => {
                 if let Some(penalty) = ewc.penalty(adapter) {
                     add(&mut loss, "penalty", penalty * self.settings.ewc_lambda);
@@ -320,7 +324,7 @@ impl Method for DomainMethod<'_> {
                     add(&mut loss, "replay", mask_loss(logits, &targets) * self.settings.der_beta);
                 }
             }
-            Hold::Dark { .. } => {}
+            Hold::Nothing | Hold::Replay(_) | Hold::Dark { .. } => {}
         }
         let samples = batch.items.iter().map(|item| item.name.clone()).collect();
         Ok(Step { loss, figures, samples })
@@ -378,7 +382,8 @@ impl Ewc {
             }
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
                 let key = self.path.key();
-                let (Some(fisher), Some(anchor)) = (self.ewc.fisher.get(&key), self.ewc.anchor.get(&key)) else {
+                let (Some(fisher), Some(anchor)) = (self.ewc.fisher.get(&key), self.ewc.anchor.get(&key))
+                else {
                     return;
                 };
                 let value = param.val();
@@ -398,7 +403,9 @@ impl Ewc {
 
     /// As tensors of a file: `fisher.NAME`, `anchor.NAME`.
     pub fn to_tensors(&self) -> Result<Vec<(String, HostTensor)>, ContinualError> {
-        let named = |prefix: &str, tensors: &NamedTensors| -> Result<Vec<(String, HostTensor)>, ContinualError> {
+        let named = |prefix: &str,
+                     tensors: &NamedTensors|
+         -> Result<Vec<(String, HostTensor)>, ContinualError> {
             let each = tensors.iter();
             each.map(|(name, t)| Ok((format!("{prefix}{name}"), HostTensor::from_burn(t.clone())?))).collect()
         };

@@ -121,7 +121,6 @@ impl Centroids {
 }
 
 fn nearest(centres: &[Vec<f32>], point: &[f32]) -> Option<(usize, f32)> {
-    let distance =
-        |centre: &Vec<f32>| centre.iter().zip(point).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
+    let distance = |centre: &Vec<f32>| centre.iter().zip(point).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
     centres.iter().map(distance).enumerate().min_by(|a, b| a.1.total_cmp(&b.1))
 }

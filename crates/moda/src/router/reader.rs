@@ -70,7 +70,12 @@ impl TokenReader {
             ImageEncoder::Vit(encoder) => {
                 vec![through_blocks(self.tokens[0].val(), stages, &encoder.blocks)]
             }
-            _ => self.tokens.iter().zip(stages).map(|(tokens, stage)| read(tokens.val(), stage.clone())).collect(),
+            _ => self
+                .tokens
+                .iter()
+                .zip(stages)
+                .map(|(tokens, stage)| read(tokens.val(), stage.clone()))
+                .collect(),
         };
         Tensor::cat(read.into_iter().map(normed).collect(), 1)
     }
@@ -107,7 +112,8 @@ fn through_blocks(tokens: Tensor<2>, inputs: &[Tensor<3>], blocks: &[vit::Block]
         let (heads, head_dim) = (attn.heads(), dim / attn.heads());
         let all = block.normed(Tensor::cat(vec![x.clone(), patches.clone()], 1));
         let [_, length, _] = all.dims();
-        let qkv = linear(&attn.qkv, all).reshape([batch, length, 3, heads, head_dim]).permute([2, 0, 3, 1, 4]);
+        let qkv =
+            linear(&attn.qkv, all).reshape([batch, length, 3, heads, head_dim]).permute([2, 0, 3, 1, 4]);
         let part = |i: usize| qkv.clone().narrow(0, i, 1).squeeze_dim::<4>(0); // [batch, heads, length, head_dim]
         let queries = part(0).narrow(2, 0, count) * (head_dim as f64).powf(-0.5);
         let attention = softmax(queries.matmul(part(1).swap_dims(2, 3)), 3);

@@ -68,7 +68,12 @@ fn tokens_are_trained_and_left_random_when_asked() {
         Router::fit(&config, &lessons, portraits.clone(), &base, 7).unwrap()
     };
     let tokens = |router: &Router| -> Vec<f32> {
-        router.reader.tokens.iter().flat_map(|t| t.val().into_data().iter::<f32>().collect::<Vec<_>>()).collect()
+        router
+            .reader
+            .tokens
+            .iter()
+            .flat_map(|t| t.val().into_data().iter::<f32>().collect::<Vec<_>>())
+            .collect()
     };
     let (trained, random, barely) = (fit(true, 40), fit(false, 40), fit(false, 1));
     assert_eq!(tokens(&random), tokens(&barely));
@@ -129,7 +134,7 @@ fn pooling_leaves_padding_out() {
     // A map of 4x4 whose lower half is padding.
     let values: Vec<f32> = (0..16).map(|at| if at < 8 { at as f32 } else { 1e6 }).collect();
     let stage = Tensor::<4>::from_data(TensorData::new(values, [1, 1, 4, 4]), &device);
-    let found = pooled(&[stage.clone()], &[[1.0, 0.5]], 2).unwrap();
+    let found = pooled(std::slice::from_ref(&stage), &[[1.0, 0.5]], 2).unwrap();
     assert_eq!(found[0].stages[0].values, [0.5, 2.5, 4.5, 6.5]);
     // More places than the map has: some see the same.
     let found = pooled(&[stage], &[[0.5, 0.25]], 4).unwrap();

@@ -97,7 +97,8 @@ pub fn summarise(
     zero_shot: Vec<SetRow>,
     rows: Vec<Row>,
 ) -> Result<Summary, ContinualError> {
-    let domains: Vec<String> = zero_shot.iter().filter(|set| !set.natural).map(|set| set.name.clone()).collect();
+    let domains: Vec<String> =
+        zero_shot.iter().filter(|set| !set.natural).map(|set| set.name.clone()).collect();
     let count = domains.len();
     let mut figures = BTreeMap::new();
     let kinds: Vec<PromptKind> =
@@ -116,7 +117,11 @@ pub fn summarise(
             Ok(Some(matrix.report(Some(&of(&zero_shot, value)))?))
         };
         let mean = |sets: &[SetRow], natural: bool| -> Vec<Scores> {
-            sets.iter().filter(|set| set.natural == natural).filter_map(|set| set.scores.get(&kind)).copied().collect()
+            sets.iter()
+                .filter(|set| set.natural == natural)
+                .filter_map(|set| set.scores.get(&kind))
+                .copied()
+                .collect()
         };
         let oracle: Option<Vec<Scores>> = last_sets
             .iter()
@@ -128,7 +133,8 @@ pub fn summarise(
             let sets: Vec<&SetRow> = sets.iter().filter(|set| set.natural).collect();
             let pictures = sets.iter().map(|set| set.pictures).sum::<usize>().max(1) as f64;
             let sum = |value: fn(&Scores) -> f64| {
-                let each = sets.iter().filter_map(|set| Some(value(set.scores.get(&kind)?) * set.pictures as f64));
+                let each =
+                    sets.iter().filter_map(|set| Some(value(set.scores.get(&kind)?) * set.pictures as f64));
                 each.sum::<f64>() / pictures
             };
             Scores { iou: sum(|s| s.iou), boundary_iou: sum(|s| s.boundary_iou) }
@@ -146,7 +152,8 @@ pub fn summarise(
         );
     }
     let share = |natural: bool, own: &dyn Fn(usize, &[u64]) -> u64| -> Option<f64> {
-        let sets = last_sets.iter().enumerate().filter(|(_, set)| set.natural == natural && !set.routed.is_empty());
+        let sets =
+            last_sets.iter().enumerate().filter(|(_, set)| set.natural == natural && !set.routed.is_empty());
         let (right, all) = sets.fold((0, 0), |(right, all), (at, set)| {
             (right + own(at, &set.routed), all + set.routed.iter().sum::<u64>())
         });
@@ -154,5 +161,15 @@ pub fn summarise(
     };
     let routing_accuracy = share(false, &|at, routed| routed.get(at).copied().unwrap_or(0));
     let natural_to_base = share(true, &|_, routed| routed.last().copied().unwrap_or(0));
-    Ok(Summary { strategy, order, seed, domains, zero_shot, rows, figures, routing_accuracy, natural_to_base })
+    Ok(Summary {
+        strategy,
+        order,
+        seed,
+        domains,
+        zero_shot,
+        rows,
+        figures,
+        routing_accuracy,
+        natural_to_base,
+    })
 }

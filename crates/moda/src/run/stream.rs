@@ -134,7 +134,9 @@ impl<'s, 'a> Stream<'s, 'a> {
             let mut routed = Vec::new();
             if self.strategy.is_routed() {
                 routed = vec![0; self.order.len() + 1];
-                answered.iter().for_each(|by| routed[by.unwrap_or(self.order.len())] += 1);
+                for by in &answered {
+                    routed[by.unwrap_or(self.order.len())] += 1;
+                }
             }
             SetRow {
                 name: set.name.clone(),
@@ -268,7 +270,8 @@ impl<'s, 'a> Stream<'s, 'a> {
             }
             let adapter = outcome.model;
             if self.strategy == Strategy::Ewc {
-                let earlier = self.ewc.as_ref().filter(|_| study.config.settings.ewc_merge == EwcMerge::Online);
+                let earlier =
+                    self.ewc.as_ref().filter(|_| study.config.settings.ewc_merge == EwcMerge::Online);
                 let decay = study.config.settings.ewc_decay;
                 let ewc = Ewc::after(earlier, method.fisher(&adapter)?, &adapter, decay);
                 let tensors = ewc.to_tensors()?;
@@ -382,7 +385,11 @@ impl<'s, 'a> Stream<'s, 'a> {
             portrait,
             exemplars,
             pictures,
-            snapshot: Snapshot { known: Vec::new(), reader: router.reader, has_reference: router.has_reference },
+            snapshot: Snapshot {
+                known: Vec::new(),
+                reader: router.reader,
+                has_reference: router.has_reference,
+            },
             reference: study.reference.clone(),
             router: config.router,
             seed,
@@ -414,7 +421,8 @@ impl<'s, 'a> Stream<'s, 'a> {
                 notes.scores.insert(format!("iou.{}", kind.name()), scores.iou);
                 notes.scores.insert(format!("boundary_iou.{}", kind.name()), scores.boundary_iou);
             }
-            let names = self.order.iter().map(|at| self.study.items.domains()[*at].name.as_str()).chain(["base"]);
+            let names =
+                self.order.iter().map(|at| self.study.items.domains()[*at].name.as_str()).chain(["base"]);
             let chosen = names.zip(&own.routed).filter(|(_, count)| **count > 0);
             notes.chosen = chosen.map(|(name, count)| (name.to_owned(), *count)).collect();
             state.save(&folder.join("domain"), self.study.base, &notes)?;
@@ -523,7 +531,9 @@ impl<'s, 'a> Stream<'s, 'a> {
         let mut all = vec![ByPrompt::new(); cases.len()];
         for kind in &self.study.config.data.prompts {
             let scores = score(self.study.items.maker(), adapter, cases, *kind, pick)?;
-            all.iter_mut().zip(scores).for_each(|(by_prompt, score)| drop(by_prompt.insert(*kind, score)));
+            for (by_prompt, score) in all.iter_mut().zip(scores) {
+                by_prompt.insert(*kind, score);
+            }
         }
         Ok(all)
     }

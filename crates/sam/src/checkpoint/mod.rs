@@ -11,7 +11,8 @@ mod state_dict;
 
 pub use keys::{KeyPath, KeyShape, module_keys, transpose};
 pub use state_dict::{
-    FloatFormat, StateDict, state_dict_hash, state_dict_of, write_safetensors, write_safetensors_to};
+    FloatFormat, StateDict, state_dict_hash, state_dict_of, write_safetensors, write_safetensors_to,
+};
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;

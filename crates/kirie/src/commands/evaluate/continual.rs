@@ -53,7 +53,8 @@ pub(super) fn run(args: &EvaluateContinualArgs) -> anyhow::Result<()> {
         let domains: Vec<&str> = pool.names().collect();
         let left_out: Vec<_> =
             refused.iter().map(|r| json!({ "folder": r.folder, "reason": r.reason })).collect();
-        let mut value = json!({ "data": args.data, "split": args.split, "domains": domains, "left_out": left_out });
+        let mut value =
+            json!({ "data": args.data, "split": args.split, "domains": domains, "left_out": left_out });
         if let (Some(all), serde_json::Value::Object(figures)) =
             (value.as_object_mut(), serde_json::to_value(&measured)?)
         {

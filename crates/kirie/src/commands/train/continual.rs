@@ -71,10 +71,12 @@ fn print(
 ) -> anyhow::Result<()> {
     let kind = config.data.prompts[0];
     if args.json {
-        let summary = json!({ "run": folder.path(), "complete": outcome.complete, "runs": outcome.summaries });
+        let summary =
+            json!({ "run": folder.path(), "complete": outcome.complete, "runs": outcome.summaries });
         report::print(&format!("{summary:#}"))?;
     } else {
-        let percent = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{:.1}", 100.0 * v));
+        let percent =
+            |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{:.1}", 100.0 * v));
         let row = |summary: &kirie_moda::run::Summary| {
             let figures = summary.figures.get(&kind);
             let report = figures.and_then(|figures| figures.iou.as_ref());
