@@ -1,6 +1,6 @@
 //! Continual adaptation: domains arrive one after another, their pictures go away, and nobody says later which domain a picture is of.
 //!
-//! MoDA ("Continual Learning for Segment Anything Model Adaptation", Yang et al., 2024): one [adapter](adapter) for each domain on a
+//! MoDA ("Continual Learning for Segment Anything Model Adaptation", Yang et al., 2024): one [adapter] for each domain on a
 //! [base] that never changes, and a [router] of a trained feature token and its assistants that chooses among them, or leaves a picture
 //! that is like none of them to the base. Beside it the [strategies](strategy) it is held against, on the CoSAM protocol.
 //!
