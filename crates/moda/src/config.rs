@@ -65,7 +65,7 @@ pub struct StreamConfig {
     /// The folder that the sets' paths start from; without it the configuration file's own folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
-    /// One picture in so many of a domain is held out of its training, for the router's threshold and for choosing settings; 0: none.
+    /// One picture in so many of a domain is held out of its training, for choosing settings; 0: none.
     #[serde(default = "ten")]
     pub hold_out: usize,
     /// Pictures of a domain to learn from, at most; 0: all.

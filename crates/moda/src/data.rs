@@ -274,11 +274,11 @@ fn add(mask: &mut Mask, other: &Mask) {
 pub struct Domain {
     /// Its name.
     pub name: String,
-    /// What is learned from and calibrated with.
+    /// What is learned from.
     pub part: Part,
     /// Pictures to learn from.
     pub train: Vec<usize>,
-    /// Pictures held out of that, with which the router's threshold is set and settings may be chosen.
+    /// Pictures held out of that, for choosing settings.
     pub held_out: Vec<usize>,
     /// What is measured on.
     pub test: Part,

@@ -44,7 +44,7 @@ pub struct RouterConfig {
     pub lr: f64,
     /// Leave pictures unlike every domain to the base.
     pub abstain: bool,
-    /// Share of a domain's own pictures that its threshold is to let in.
+    /// Share of a domain's own pictures, each left out in turn, that its threshold is to let in.
     pub quantile: f64,
     /// The threshold is so many times the distance at that share.
     pub slack: f64,
@@ -60,7 +60,7 @@ impl Default for RouterConfig {
             lr: 0.01,
             abstain: true,
             quantile: 0.99,
-            slack: 1.15,
+            slack: 1.2,
         }
     }
 }

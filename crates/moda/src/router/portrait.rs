@@ -8,7 +8,9 @@ use super::RouterFeatures;
 use crate::error::ContinualError;
 
 /// Share of the mean variance that is added to each, so that a number that hardly varies among a few pictures does not decide alone.
-const SHRINKAGE: f32 = 0.5;
+const SHRINKAGE: f64 = 0.05;
+/// Of a single picture nothing is known of how others vary; this share of the features' own size is a guess.
+const GUESS: f64 = 0.1;
 
 /// Mean and deviation of a domain's [summaries](RouterFeatures::summary), with the distance up to which a picture is one of them. Made
 /// once, when the domain is learned; later domains do not change it.
@@ -23,52 +25,45 @@ pub struct Portrait {
 }
 
 impl Portrait {
-    /// From pictures of the domain, with the threshold at `slack` times the distance that a share `quantile` of `held_out` (or, without
-    /// any, of the pictures themselves) stays within.
+    /// From pictures of the domain. Each is held against the portrait that the others would give (leaving one out), and the threshold
+    /// is `slack` times the distance that a share `quantile` of them stays within.
     ///
     /// # Errors
     /// No picture.
-    pub fn new(
-        pictures: &[RouterFeatures],
-        held_out: &[RouterFeatures],
-        quantile: f64,
-        slack: f64,
-    ) -> Result<Self, ContinualError> {
+    pub fn new(pictures: &[RouterFeatures], quantile: f64, slack: f64) -> Result<Self, ContinualError> {
         let summaries: Vec<Vec<f32>> = pictures.iter().map(RouterFeatures::summary).collect();
         let Some(first) = summaries.first() else {
             return Err(ContinualError::setting("pictures of a domain", 0, "1 or more"));
         };
-        let (count, length) = (summaries.len() as f32, first.len());
-        let mut mean = vec![0.0_f32; length];
-        let mut variance = vec![0.0_f32; length];
+        let mut sums = Sums { count: 0.0, sum: vec![0.0; first.len()], square: vec![0.0; first.len()] };
         for summary in &summaries {
-            mean.iter_mut().zip(summary).for_each(|(mean, value)| *mean += value / count);
+            sums.add(summary, 1.0);
         }
-        for summary in &summaries {
-            for ((variance, value), mean) in variance.iter_mut().zip(summary).zip(&mean) {
-                *variance += (value - mean) * (value - mean) / count;
+        let mut portrait = sums.portrait();
+        let mut distances = Vec::with_capacity(summaries.len());
+        if summaries.len() > 1 {
+            for summary in &summaries {
+                sums.add(summary, -1.0);
+                distances.push(sums.portrait().distance_of(summary));
+                sums.add(summary, 1.0);
             }
-        }
-        // Of a single picture nothing is known of how others vary; a tenth of the features' own size is a guess.
-        let usual = (variance.iter().sum::<f32>() / length.max(1) as f32).max(if summaries.len() > 1 {
-            1e-8
+            distances.sort_by(f32::total_cmp);
         } else {
-            0.01 * mean.iter().map(|v| v * v).sum::<f32>() / length.max(1) as f32
-        });
-        let deviation = variance.iter().map(|variance| (variance + SHRINKAGE * usual).sqrt()).collect();
-        let mut portrait = Self { mean, deviation, threshold: 1.0 };
-        let judged = if held_out.is_empty() { pictures } else { held_out };
-        let mut distances: Vec<f32> = judged.iter().map(|features| portrait.distance(features)).collect();
-        distances.sort_by(f32::total_cmp);
+            // As far as the guess goes.
+            distances.push(1.0);
+        }
         let at = ((distances.len() as f64 * quantile).ceil() as usize).clamp(1, distances.len()) - 1;
-        // A picture that is exactly the mean has no distance, and others would all be strange.
+        // Of pictures that are all the same a little difference is none.
         portrait.threshold = (distances[at] * slack as f32).max(0.1);
         Ok(portrait)
     }
 
     /// Root of the mean of squared deviations, each over its own scale.
     pub fn distance(&self, features: &RouterFeatures) -> f32 {
-        let summary = features.summary();
+        self.distance_of(&features.summary())
+    }
+
+    fn distance_of(&self, summary: &[f32]) -> f32 {
         if summary.len() != self.mean.len() {
             return f32::INFINITY;
         }
@@ -79,6 +74,44 @@ impl Portrait {
     /// The distance in units of the threshold.
     pub fn strangeness(&self, features: &RouterFeatures) -> f32 {
         self.distance(features) / self.threshold
+    }
+}
+
+/// Sums of some summaries, to which one can be added and taken away.
+struct Sums {
+    count: f64,
+    sum: Vec<f64>,
+    square: Vec<f64>,
+}
+
+impl Sums {
+    fn add(&mut self, summary: &[f32], times: f64) {
+        self.count += times;
+        for ((sum, square), value) in self.sum.iter_mut().zip(&mut self.square).zip(summary) {
+            *sum += times * f64::from(*value);
+            *square += times * f64::from(*value) * f64::from(*value);
+        }
+    }
+
+    fn portrait(&self) -> Portrait {
+        let length = self.sum.len().max(1) as f64;
+        let mean: Vec<f64> = self.sum.iter().map(|sum| sum / self.count).collect();
+        let variance: Vec<f64> = self
+            .square
+            .iter()
+            .zip(&mean)
+            .map(|(square, mean)| (square / self.count - mean * mean).max(0.0))
+            .collect();
+        let least = if self.count > 1.5 {
+            SHRINKAGE * variance.iter().sum::<f64>() / length
+        } else {
+            GUESS * GUESS * mean.iter().map(|mean| mean * mean).sum::<f64>() / length
+        };
+        Portrait {
+            deviation: variance.iter().map(|v| (v + least).sqrt().max(1e-6) as f32).collect(),
+            mean: mean.into_iter().map(|mean| mean as f32).collect(),
+            threshold: 1.0,
+        }
     }
 }
 

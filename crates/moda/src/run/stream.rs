@@ -23,7 +23,6 @@ use crate::base::{count_numbers, made};
 use crate::config::ExemplarKind;
 use crate::error::ContinualError;
 use crate::evaluate::ByPrompt;
-use crate::items::router_features;
 use crate::prompts::{Pick, PromptPool};
 use crate::router::{Centroids, Lessons, Portrait, Router, RouterFeatures};
 use crate::store::{ADAPTER, DomainState, Notes, Snapshot};
@@ -322,9 +321,8 @@ impl<'s, 'a> Stream<'s, 'a> {
     fn state(&self, t: usize) -> Result<DomainState, ContinualError> {
         let (study, config, at) = (self.study, self.study.config, self.order[t]);
         let domain = &study.items.domains()[at];
-        let held_out = router_features(study.items.maker(), &domain.part, &domain.held_out)?;
         let (quantile, slack) = (config.router.quantile, config.router.slack);
-        let portrait = Portrait::new(&self.seen(at)?, &held_out, quantile, slack)?;
+        let portrait = Portrait::new(&self.seen(at)?, quantile, slack)?;
         let chosen = self.chosen("exemplars", at, config.exemplars.count);
         let (mut exemplars, mut pictures) = (Vec::new(), Vec::new());
         for picture in chosen {
