@@ -137,7 +137,7 @@ impl HqBranch {
         ) {
             let branch =
                 Self { hf_token, hf_mlp, compress_vit_feat, embedding_encoder, embedding_maskfeature };
-            return Ok(branch.unfreeze());
+            return Ok(branch.set_require_grad(true));
         }
         let sizes = base.sizes();
         let Some(channels) = early_channels(&sizes.encoder, base.preprocess().size as usize) else {
@@ -203,7 +203,8 @@ impl Adapter {
         };
         Ok(made(Self {
             encoder,
-            mask_decoder: copy.then(|| base.sam(true).mask_decoder.clone().unfreeze()),
+            // Not `unfreeze`: batch norms keep to the base's statistics, which a few pictures of one domain would only blur.
+            mask_decoder: copy.then(|| base.sam(true).mask_decoder.clone().set_require_grad(true)),
             hq,
             prompts: None,
             hq_only: config.hq_only,

@@ -48,6 +48,11 @@ const ADAPTER_FORMAT: &str = "kirie-moda-adapter-1";
 const ROUTER_FORMAT: &str = "kirie-moda-router-1";
 const EXEMPLARS_FORMAT: &str = "kirie-moda-exemplars-1";
 
+/// The file of the nth exemplar that is kept as a picture.
+pub fn exemplar_file(n: usize) -> String {
+    format!("exemplar-{n:03}.png")
+}
+
 /// A domain that tokens know, in the order of their classes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
@@ -179,7 +184,7 @@ impl DomainState {
             write(&folder.join(EXEMPLARS), &tensors, &about(EXEMPLARS_FORMAT))?;
         }
         for (n, picture) in self.pictures.iter().enumerate() {
-            write_picture(folder.join(format!("exemplar-{n:03}.png")), &picture.image)?;
+            write_picture(folder.join(exemplar_file(n)), &picture.image)?;
             let mask = mask_png(&picture.mask)?;
             write_atomic(folder.join(format!("exemplar-{n:03}.mask.png")), |file| file.write_all(&mask))?;
         }
@@ -419,7 +424,7 @@ fn features_from_tensors(prefix: &str, file: &StateDict) -> Result<Vec<RouterFea
 fn pictures_of(folder: &Path) -> Result<Vec<Picture>, ContinualError> {
     let mut pictures = Vec::new();
     for n in 0.. {
-        let path: PathBuf = folder.join(format!("exemplar-{n:03}.png"));
+        let path: PathBuf = folder.join(exemplar_file(n));
         if !path.is_file() {
             break;
         }

@@ -21,11 +21,12 @@ use super::{Study, read_json, write_json};
 use crate::adapter::Adapter;
 use crate::base::{count_numbers, made};
 use crate::config::ExemplarKind;
+use crate::data::Picture;
 use crate::error::ContinualError;
 use crate::evaluate::ByPrompt;
 use crate::prompts::{Pick, PromptPool};
 use crate::router::{Centroids, Lessons, Portrait, Router, RouterFeatures};
-use crate::store::{ADAPTER, DomainState, Notes, Snapshot};
+use crate::store::{ADAPTER, DomainState, Notes, Snapshot, exemplar_file};
 use crate::strategy::{EwcMerge, Strategy};
 use crate::train::{DomainMethod, Ewc, Hold, Stored};
 
@@ -325,16 +326,18 @@ impl<'s, 'a> Stream<'s, 'a> {
         let portrait = Portrait::new(&self.seen(at)?, quantile, slack)?;
         let chosen = self.chosen("exemplars", at, config.exemplars.count);
         let (mut exemplars, mut pictures) = (Vec::new(), Vec::new());
-        for picture in chosen {
-            let views = match config.exemplars.kind {
-                ExemplarKind::Features => 1,
-                ExemplarKind::Pictures => config.augment.views,
-            };
-            for n in 0..views {
-                exemplars.push(study.items.get(at, picture, n)?.router.clone());
-            }
-            if config.exemplars.kind == ExemplarKind::Pictures {
-                pictures.push(domain.part.read(picture)?);
+        for (n, picture) in chosen.into_iter().enumerate() {
+            match config.exemplars.kind {
+                ExemplarKind::Features => exemplars.push(study.items.get(at, picture, 0)?.router.clone()),
+                ExemplarKind::Pictures => {
+                    // Views go by the file's name, and are to be the same when it is read again.
+                    let read = domain.part.read(picture)?;
+                    let picture = Picture { name: exemplar_file(n), ignore: None, ..read };
+                    for view in 0..config.augment.views {
+                        exemplars.push(study.items.maker().item(&picture, view)?.router);
+                    }
+                    pictures.push(picture);
+                }
             }
         }
         let mut lessons = Lessons { domains: Vec::new(), reference: study.reference.clone() };
