@@ -15,7 +15,7 @@
 pub mod average;
 mod error;
 pub mod loader;
-mod named;
+pub mod named;
 pub mod optim;
 pub mod random;
 pub mod schedule;

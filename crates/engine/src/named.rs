@@ -7,10 +7,10 @@ use burn::tensor::{Gradients, Tensor};
 use kirie_sam::checkpoint::KeyPath;
 
 /// The gradients of a module by name, flat, without autodiff.
-pub(crate) type NamedTensors = BTreeMap<String, Tensor<1>>;
+pub type NamedTensors = BTreeMap<String, Tensor<1>>;
 
 /// Takes the gradients of all parameters that have one.
-pub(crate) fn gradients_of<M: Module>(module: &M, gradients: &mut Gradients) -> NamedTensors {
+pub fn gradients_of<M: Module>(module: &M, gradients: &mut Gradients) -> NamedTensors {
     struct Taker<'a> {
         path: KeyPath,
         gradients: &'a mut Gradients,
@@ -38,7 +38,7 @@ pub(crate) fn gradients_of<M: Module>(module: &M, gradients: &mut Gradients) -> 
 }
 
 /// All tensors of a module by name, buffers included, flat and without autodiff.
-pub(crate) fn tensors_of<M: Module>(module: &M) -> NamedTensors {
+pub fn tensors_of<M: Module>(module: &M) -> NamedTensors {
     struct Collector {
         path: KeyPath,
         tensors: NamedTensors,

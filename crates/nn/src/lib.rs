@@ -18,6 +18,7 @@ pub mod count;
 mod fast;
 pub mod linear;
 pub mod linear_attention;
+pub mod loss;
 pub mod mbconv;
 pub mod mlp;
 pub mod norm;

@@ -426,18 +426,20 @@ fn token_count(prompt: &Prompt) -> usize {
 }
 
 /// From the picture's pixels to the frame's, as the reference rounds the resized picture.
-pub(crate) struct FrameScale {
+pub struct FrameScale {
     x: f64,
     y: f64,
 }
 
 impl FrameScale {
-    pub(crate) fn new(preprocess: &Preprocess, width: u32, height: u32) -> Self {
+    /// For a picture of `width` x `height`.
+    pub fn new(preprocess: &Preprocess, width: u32, height: u32) -> Self {
         let (w, h) = longest_side(width, height, preprocess.frame);
         Self { x: f64::from(w) / f64::from(width), y: f64::from(h) / f64::from(height) }
     }
 
-    pub(crate) fn apply(&self, x: f64, y: f64) -> [f32; 2] {
+    /// A place in the frame.
+    pub fn apply(&self, x: f64, y: f64) -> [f32; 2] {
         [(x * self.x) as f32, (y * self.y) as f32]
     }
 }

@@ -32,14 +32,16 @@ impl HostTensor {
         }
     }
 
-    pub(crate) fn from_burn<const D: usize>(tensor: Tensor<D>) -> Result<Self, SamError> {
+    /// The values of a tensor on any device.
+    pub fn from_burn<const D: usize>(tensor: Tensor<D>) -> Result<Self, SamError> {
         let shape = tensor.dims().to_vec();
         let data = tensor.try_into_data().map_err(|e| SamError::Engine(e.to_string()))?;
         let values = data.try_to_vec::<f32>().map_err(|e| SamError::Engine(e.to_string()))?;
         Ok(Self { shape, values })
     }
 
-    pub(crate) fn to_burn<const D: usize>(&self, device: &Device) -> Tensor<D> {
+    /// A tensor with these values; `D` must be the number of its sides.
+    pub fn to_burn<const D: usize>(&self, device: &Device) -> Tensor<D> {
         Tensor::from_data(TensorData::new(self.values.clone(), self.shape.clone()), device)
     }
 }

@@ -7,9 +7,11 @@ use std::path::Path;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use kirie_sam::HostTensor;
-use kirie_sam::checkpoint::{FloatFormat, KeyPath, StateDict, compare, transpose, write_safetensors_to};
+use kirie_sam::checkpoint::{
+    FloatFormat, KeyPath, StateDict, compare, state_dict_hash, transpose, write_safetensors_to,
+};
 
-use super::base::{fill, state_dict_hash};
+use super::base::fill;
 use super::{ModelError, SemanticConfig, SemanticModel};
 
 /// Says what the file is, in its metadata under `format`.

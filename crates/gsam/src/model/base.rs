@@ -21,7 +21,6 @@ use burn::tensor::{Tensor, TensorData};
 use kirie_nn::resize::Interpolation;
 use kirie_sam::HostTensor;
 use kirie_sam::checkpoint::{KeyPath, StateDict, module_keys, transpose};
-use sha2::{Digest, Sha256};
 
 use super::decoder::ClassDecoder;
 use super::{ModelError, SemanticConfig, SemanticModel};
@@ -76,33 +75,6 @@ fn group(name: &str) -> String {
         .map(|part| if part.parse::<usize>().is_ok() { "*" } else { part })
         .collect::<Vec<_>>()
         .join(".")
-}
-
-/// SHA-256 of a state dict's names, shapes and values (as float32; batch counters left out), in hexadecimal.
-///
-/// The same for a `.pt` file and the safetensors file that was made from it.
-pub fn state_dict_hash(weights: &StateDict) -> Result<String, ModelError> {
-    let mut hash = Sha256::new();
-    for key in weights.keys().filter(|key| !key.ends_with("num_batches_tracked")) {
-        let tensor = weights.read(key)?;
-        hash.update((key.len() as u64).to_le_bytes());
-        hash.update(key);
-        hash.update((tensor.shape.len() as u64).to_le_bytes());
-        for side in &tensor.shape {
-            hash.update((*side as u64).to_le_bytes());
-        }
-        let mut bytes = Vec::with_capacity(1 << 18);
-        for values in tensor.values.chunks(1 << 16) {
-            bytes.clear();
-            bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
-            hash.update(&bytes);
-        }
-    }
-    let mut text = String::new();
-    for byte in hash.finalize() {
-        let _ = fmt::Write::write_fmt(&mut text, format_args!("{byte:02x}"));
-    }
-    Ok(text)
 }
 
 /// Gives each tensor of a module that `values` has something for its new values; names, shapes and order of values are those of

@@ -35,8 +35,9 @@ mod semantic;
 pub mod vit;
 
 pub use adapter::{AdapterInfo, adapter_info, load_adapter, save_adapter};
-pub use base::{BaseReport, state_dict_hash};
+pub use base::BaseReport;
 pub use blocks::{Block, MlpAdapter, MobileConv, RefineAdapter, SqueezeExcitation};
 pub use error::ModelError;
+pub use kirie_sam::checkpoint::state_dict_hash;
 pub use method::{METHODS, MethodConfig};
 pub use semantic::{Counts, SemanticConfig, SemanticEncoder, SemanticModel};

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use kirie_data::datasets::Layout;
 use kirie_promptable::evaluate::{MaskChoice, PromptKind};
 
-use super::{EvaluateSemanticArgs, EverythingArgs, Masks, ModelArgs, ZoomArg};
+use super::{EvaluateContinualArgs, EvaluateSemanticArgs, EverythingArgs, Masks, ModelArgs, ZoomArg};
 
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
@@ -21,6 +21,8 @@ pub(crate) enum EvaluateCommand {
     Promptable(Box<EvaluatePromptableArgs>),
     /// How well a fine-tuned model labels the pixels of a labelled set
     Semantic(Box<EvaluateSemanticArgs>),
+    /// How well the domains of `kirie train continual` answer the pictures of a labelled set, and which of them do
+    Continual(Box<EvaluateContinualArgs>),
 }
 
 #[derive(Debug, Args)]

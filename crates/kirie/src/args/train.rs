@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::TrainSemanticArgs;
+use super::{TrainContinualArgs, TrainSemanticArgs};
 use crate::device::DeviceArg;
 
 #[derive(Debug, Args)]
@@ -19,6 +19,8 @@ pub(crate) enum TrainCommand {
     Promptable(TrainRunArgs),
     /// Fine-tune a model for classes of your own, on pictures of any size; or compare ways to do so
     Semantic(Box<TrainSemanticArgs>),
+    /// Adapt to domains that come one after another, without forgetting; or compare ways to do so
+    Continual(Box<TrainContinualArgs>),
 }
 
 #[derive(Debug, Args)]

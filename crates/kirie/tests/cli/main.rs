@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod common;
+mod continual;
 mod contract;
 mod data;
 mod evaluate;

@@ -10,7 +10,9 @@ mod pickle;
 mod state_dict;
 
 pub use keys::{KeyPath, KeyShape, module_keys, transpose};
-pub use state_dict::{FloatFormat, StateDict, state_dict_of, write_safetensors, write_safetensors_to};
+pub use state_dict::{
+    FloatFormat, StateDict, state_dict_hash, state_dict_of, write_safetensors, write_safetensors_to,
+};
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;

@@ -11,6 +11,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use pytorch_reader::{PytorchReader, Tensor as PytorchTensor};
 use safetensors::tensor::{Dtype, Metadata};
+use sha2::{Digest, Sha256};
 
 use super::keys::{KeyPath, KeyShape, transpose};
 use super::{CheckpointError, pickle};
@@ -308,6 +309,33 @@ impl Number {
             Self::I64 => each(bytes, |b| i64::from_le_bytes(b) as f32),
         }
     }
+}
+
+/// SHA-256 of a state dict's names, shapes and values (as float32; batch counters left out), in hexadecimal.
+///
+/// The same for a `.pt` file and the safetensors file that was made from it.
+pub fn state_dict_hash(weights: &StateDict) -> Result<String, CheckpointError> {
+    let mut hash = Sha256::new();
+    for key in weights.keys().filter(|key| !key.ends_with("num_batches_tracked")) {
+        let tensor = weights.read(key)?;
+        hash.update((key.len() as u64).to_le_bytes());
+        hash.update(key);
+        hash.update((tensor.shape.len() as u64).to_le_bytes());
+        for side in &tensor.shape {
+            hash.update((*side as u64).to_le_bytes());
+        }
+        let mut bytes = Vec::with_capacity(1 << 18);
+        for values in tensor.values.chunks(1 << 16) {
+            bytes.clear();
+            bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+            hash.update(&bytes);
+        }
+    }
+    let mut text = String::new();
+    for byte in hash.finalize() {
+        let _ = fmt::Write::write_fmt(&mut text, format_args!("{byte:02x}"));
+    }
+    Ok(text)
 }
 
 /// All tensors of a module under the reference's names, batch counters (zero) included.

@@ -365,7 +365,7 @@ pub struct Middle {
 
 impl SamNeck {
     /// Stage outputs, shallowest first, to `[batch, 256, 64, 64]`.
-    fn forward(&self, stages: Vec<Tensor<4>>) -> Tensor<4> {
+    pub fn forward(&self, stages: Vec<Tensor<4>>) -> Tensor<4> {
         let size = [self.out_size; 2];
         let sum = stages
             .into_iter()

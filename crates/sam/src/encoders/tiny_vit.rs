@@ -116,8 +116,7 @@ pub struct TinyVit {
 impl TinyVit {
     /// `[batch, 3, size, size]` to the embedding; the early map is the second stage's output.
     pub fn forward(&self, x: Tensor<4>) -> EncoderOutput {
-        let seq = &self.patch_embed.seq;
-        let mut x = seq.i2.forward(Activation::Gelu.forward(seq.i0.forward(x)));
+        let mut x = self.patch_embed.forward(x);
         let mut early = None;
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x);
@@ -134,6 +133,14 @@ impl TinyVit {
 pub struct PatchEmbed {
     /// The sequence.
     pub seq: PatchEmbedSeq,
+}
+
+impl PatchEmbed {
+    /// `[batch, 3, size, size]` to `[batch, dims[0], size / 4, size / 4]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let seq = &self.seq;
+        seq.i2.forward(Activation::Gelu.forward(seq.i0.forward(x)))
+    }
 }
 
 /// Two strided convolutions with GELU between.
@@ -184,7 +191,8 @@ pub enum Layer {
 }
 
 impl Layer {
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    /// One stage, with the merging of places that ends it. `[batch, channels, height, width]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         match self {
             Self::Conv(layer) => {
                 let x = layer.blocks.iter().fold(x, |x, block| block.forward(x));

@@ -156,8 +156,13 @@ impl Block {
     /// Windows are padded after the norm and the padding is not masked: a padded token's query, key and
     /// value are the projection's bias and take part in the softmax, as in the reference.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.transform(self.attend(x))
+    }
+
+    /// The first half: attention, added to its input. `[batch, height, width, D]` to the same shape.
+    pub fn attend(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, height, width, _] = x.dims();
-        let normed = layer_norm(&self.norm1, NORM_EPSILON, x.clone());
+        let normed = self.normed(x.clone());
         let attended = match self.window {
             Some(side) => {
                 let windows = self.attn.forward(window_partition(normed, side));
@@ -165,8 +170,22 @@ impl Block {
             }
             None => self.attn.forward(normed),
         };
-        let x = x + attended;
+        x + attended
+    }
+
+    /// The second half: the MLP, added to its input. `[.., D]` to the same shape.
+    pub fn transform<const N: usize>(&self, x: Tensor<N>) -> Tensor<N> {
         x.clone() + self.mlp.forward(layer_norm(&self.norm2, NORM_EPSILON, x))
+    }
+
+    /// What the attention sees: its input after the first norm. `[.., D]` to the same shape.
+    pub fn normed<const N: usize>(&self, x: Tensor<N>) -> Tensor<N> {
+        layer_norm(&self.norm1, NORM_EPSILON, x)
+    }
+
+    /// Whether the attention goes over the whole picture.
+    pub fn is_global(&self) -> bool {
+        self.window.is_none()
     }
 }
 
@@ -190,6 +209,11 @@ pub struct RelativeAttention {
 }
 
 impl RelativeAttention {
+    /// Number of heads.
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
     /// `[batch, height, width, D]` to the same shape; `height` and `width` must not exceed the tables' `S`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, height, width, dim] = x.dims();

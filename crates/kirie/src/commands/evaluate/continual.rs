@@ -1,0 +1,93 @@
+//! `kirie evaluate continual`.
+
+use std::fmt::Write as _;
+
+use kirie_moda::base::{Base, BaseConfig};
+use kirie_moda::data::{Foreground, Part};
+use kirie_moda::measure::{Measured, measure};
+use kirie_moda::pool::AdapterPool;
+use kirie_moda::store::domain_folders;
+use kirie_run::{Progress, ProgressMode};
+use kirie_sam::checkpoint::StateDict;
+use serde_json::json;
+
+use crate::args::EvaluateContinualArgs;
+use crate::report;
+use crate::weights::{self, DEFAULT_MODEL};
+
+pub(super) fn run(args: &EvaluateContinualArgs) -> anyhow::Result<()> {
+    weights::set_threads(args.model.threads)?;
+    let device = args.model.device.open()?;
+    let folders = match &args.domains {
+        Some(path) => domain_folders(path)?,
+        None => args.domain.clone(),
+    };
+    anyhow::ensure!(!folders.is_empty(), "there is no domain's folder (one with a domain.toml)");
+    let foreground = if args.foreground.is_empty() {
+        Foreground::default()
+    } else {
+        Foreground::Classes(args.foreground.clone())
+    };
+    let part = Part::open(&args.data, &args.split, &foreground, None, None)?;
+    anyhow::ensure!(!part.is_empty(), "{}: no picture has a foreground", args.data.display());
+    let variant = weights::variant(args.model.model.as_deref().unwrap_or(DEFAULT_MODEL))?;
+    let config =
+        BaseConfig { name: variant.name.to_owned(), input: args.model.input, ..BaseConfig::default() };
+    let file = match &args.model.weights {
+        Some(path) => StateDict::open(path)?,
+        None => weights::at_hand(variant)?,
+    };
+    let base = Base::new(&config, &file, &device)?;
+    let (pool, refused) = AdapterPool::open(&base, &folders)?;
+    for refused in &refused {
+        report::note(&format!("{} is left out: {}", refused.folder.display(), refused.reason));
+    }
+    anyhow::ensure!(pool.names().count() > 0, "none of the domains can be used");
+    let limit = args.limit.map_or(0, |limit| limit as usize);
+    let count = if limit == 0 { part.len() } else { limit.min(part.len()) };
+    let mut progress = Progress::new("picture", count as u64, 0, ProgressMode::Auto);
+    let mut tell = |done: usize, _: usize| progress.set(done as u64, "");
+    let measured = measure(&pool, &base, &part, limit, args.expect.as_deref(), &mut tell)?;
+    progress.finish();
+    if args.json {
+        let domains: Vec<&str> = pool.names().collect();
+        let left_out: Vec<_> =
+            refused.iter().map(|r| json!({ "folder": r.folder, "reason": r.reason })).collect();
+        let mut value =
+            json!({ "data": args.data, "split": args.split, "domains": domains, "left_out": left_out });
+        if let (Some(all), serde_json::Value::Object(figures)) =
+            (value.as_object_mut(), serde_json::to_value(&measured)?)
+        {
+            all.extend(figures);
+        }
+        return report::print(&serde_json::to_string_pretty(&value)?);
+    }
+    report::print(&text(&measured, args.expect.as_deref()))
+}
+
+fn text(measured: &Measured, expect: Option<&str>) -> String {
+    let percent = |value: f64| format!("{:.1}", 100.0 * value);
+    let mut rows = Vec::new();
+    for (kind, scores) in &measured.scores {
+        let mut add = |who: &str, scores: &kirie_moda::evaluate::Scores| {
+            let name = format!("{}, {who}", kind.name());
+            rows.push(vec![name, percent(scores.iou), percent(scores.boundary_iou)]);
+        };
+        add("routed", scores);
+        if let (Some(expected), Some(name)) = (&measured.expected, expect)
+            && let Some(scores) = expected.get(kind)
+            && name != kirie_moda::measure::BASE
+        {
+            add(&format!("all by {name}"), scores);
+        }
+        if let Some(scores) = measured.base.get(kind) {
+            add("base alone", scores);
+        }
+    }
+    let mut text = report::columns(&["percent", "IoU", "boundary IoU"], &rows);
+    let _ = writeln!(text, "{} pictures, {} more without a foreground", measured.pictures, measured.empty);
+    for (name, count) in &measured.routed {
+        let _ = writeln!(text, "answered by {name}: {count}");
+    }
+    text
+}

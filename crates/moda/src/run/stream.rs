@@ -1,0 +1,420 @@
+//! One run: a strategy on a stream.
+
+mod scoring;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use burn::module::Module;
+use kirie_data::write_atomic;
+use kirie_engine::random::Streams;
+use kirie_engine::{Plan, train};
+use kirie_run::RunFolder;
+use kirie_sam::checkpoint::{FloatFormat, StateDict, load, state_dict_of, write_safetensors_to};
+use rand::Rng;
+use serde_json::Value;
+
+use super::figures::{Row, Summary, summarise};
+use super::{Study, read_json, write_json};
+use crate::adapter::Adapter;
+use crate::base::{count_numbers, made};
+use crate::config::ExemplarKind;
+use crate::data::Picture;
+use crate::error::ContinualError;
+use crate::evaluate::ByPrompt;
+use crate::prompts::{Pick, PromptPool};
+use crate::router::{Centroids, Lessons, Portrait, Router, RouterFeatures};
+use crate::store::{ADAPTER, DomainState, Notes, Snapshot, exemplar_file};
+use crate::strategy::{EwcMerge, Strategy};
+use crate::train::{DomainMethod, Ewc, Hold, Stored};
+
+/// Pictures held out that a training's log shows the score of.
+const SHOWN: usize = 20;
+/// What EWC remembers.
+const EWC: &str = "ewc.safetensors";
+
+/// A run as far as it is.
+pub(super) struct Stream<'s, 'a> {
+    study: &'s Study<'a>,
+    path: PathBuf,
+    strategy: Strategy,
+    order: Vec<usize>,
+    order_name: String,
+    seed: u64,
+    streams: Streams,
+    /// Routed strategies: one a domain, in order; others: the latest.
+    adapters: Vec<Adapter>,
+    /// MoDA: the domains' states.
+    states: Vec<DomainState>,
+    /// S-Prompts: the domains' centroids.
+    centroids: Vec<Centroids>,
+    ewc: Option<Ewc>,
+    stored: Vec<Stored>,
+    /// Routed strategies: scores by set, case and domain that answers; adapters do not change.
+    scored: HashMap<(usize, usize, usize), ByPrompt>,
+}
+
+/// What a finished training left.
+struct Learned {
+    seconds: f64,
+    pictures: usize,
+}
+
+impl<'s, 'a> Stream<'s, 'a> {
+    pub(super) fn new(
+        study: &'s Study<'a>,
+        path: &Path,
+        strategy: Strategy,
+        order: usize,
+        seed: u64,
+    ) -> Result<Self, ContinualError> {
+        Ok(Self {
+            study,
+            path: path.to_owned(),
+            strategy,
+            order: study.config.order(order, seed)?,
+            order_name: study.config.order_name(order),
+            seed,
+            streams: Study::streams(seed),
+            adapters: Vec::new(),
+            states: Vec::new(),
+            centroids: Vec::new(),
+            ewc: None,
+            stored: Vec::new(),
+            scored: HashMap::new(),
+        })
+    }
+
+    /// Does what is left of the run; `None` if it was asked to stop.
+    pub(super) fn run(mut self) -> Result<Option<Summary>, ContinualError> {
+        let mut rows = Vec::new();
+        let steps: Vec<usize> = match self.strategy {
+            Strategy::Joint => vec![self.order.len() - 1],
+            _ => (0..self.order.len()).collect(),
+        };
+        for t in steps {
+            let name = &self.study.items.domains()[self.order[t]].name;
+            let folder = self.path.join("steps").join(format!("{t:02}-{name}"));
+            fs::create_dir_all(&folder).map_err(ContinualError::io("make", &folder))?;
+            if let Some(row) = read_json::<Row>(&folder.join("row.json"))? {
+                self.restore(t, &folder)?;
+                rows.push(row);
+                continue;
+            }
+            if self.study.stop.requested() {
+                return Ok(None);
+            }
+            let Some(learned) = self.learn(t, &folder)? else { return Ok(None) };
+            let row = self.finish(t, &folder, &learned)?;
+            write_json(&folder.join("row.json"), &row)?;
+            rows.push(row);
+        }
+        let zero_shot = self.sets_in_order(|set, _| {
+            let scores = self.study.zero_shot[set].clone();
+            let routed = vec![None; scores.len()];
+            (scores, routed, None)
+        });
+        let summary = summarise(self.strategy, self.order_name, self.seed, zero_shot, rows)?;
+        Ok(Some(summary))
+    }
+
+    /// What is trained in step t, as it begins.
+    fn fresh(&self, t: usize) -> Result<Adapter, ContinualError> {
+        let (config, base) = (self.study.config, self.study.base);
+        // A prompt or adapter of its own for each domain; otherwise one beginning for the whole stream.
+        let place = if self.strategy.is_routed() { t as u64 } else { 0 };
+        let mut rng = self.streams.stream("adapter", &[place]);
+        let seed = rng.next_u64();
+        if !self.strategy.is_prompts() {
+            return Adapter::new(&config.adapter, base, seed);
+        }
+        let device = base.device().clone().autodiff();
+        device.seed(seed);
+        let (dim, domains) = (base.sizes().prompt_encoder.dim, self.order.len());
+        let pool = match self.strategy {
+            Strategy::L2p => PromptPool::l2p(&config.prompts, dim, &device),
+            Strategy::DualPrompt => PromptPool::dual(&config.prompts, domains, dim, &device),
+            Strategy::CodaPrompt => PromptPool::coda(&config.prompts, domains, dim, &mut rng, &device),
+            _ => PromptPool::single(&config.prompts, dim, &device),
+        };
+        Ok(made(Adapter::of_prompts(pool)))
+    }
+
+    /// Domains that are learned from in step t.
+    fn learned_from(&self, t: usize) -> Vec<usize> {
+        match self.strategy {
+            Strategy::Joint | Strategy::Cumulative => self.order[..=t].to_vec(),
+            _ => vec![self.order[t]],
+        }
+    }
+
+    /// Pictures of a domain that are kept for later.
+    fn chosen(&self, purpose: &str, domain: usize, count: usize) -> Vec<usize> {
+        let train = &self.study.items.domains()[domain].train;
+        let mut order: Vec<usize> = train.clone();
+        let mut rng = self.streams.stream(purpose, &[domain as u64]);
+        for i in (1..order.len()).rev() {
+            order.swap(i, (rng.next_u64() % (i as u64 + 1)) as usize);
+        }
+        order.truncate(count);
+        order.sort_unstable();
+        order
+    }
+
+    fn method(&self, t: usize) -> DomainMethod<'s> {
+        let (config, items) = (self.study.config, &self.study.items);
+        let domains = self.learned_from(t);
+        let pictures = |of: &dyn Fn(usize) -> Vec<usize>| -> Vec<(usize, usize)> {
+            domains.iter().flat_map(|domain| of(*domain).into_iter().map(move |at| (*domain, at))).collect()
+        };
+        let hold = match self.strategy {
+            Strategy::Ewc => self.ewc.clone().map_or(Hold::Nothing, Hold::Ewc),
+            Strategy::Lwf if t > 0 => {
+                self.adapters.last().map_or(Hold::Nothing, |old| Hold::Lwf(Box::new(old.valid())))
+            }
+            Strategy::Er => Hold::Replay(self.stored.clone()),
+            Strategy::Der => Hold::Dark { stored: self.stored.clone(), labels: false },
+            Strategy::DerPp => Hold::Dark { stored: self.stored.clone(), labels: true },
+            _ => Hold::Nothing,
+        };
+        let name = &items.domains()[self.order[t]].name;
+        DomainMethod {
+            items,
+            sources: pictures(&|domain| items.domains()[domain].train.clone()),
+            held_out: pictures(&|domain| {
+                items.domains()[domain].held_out.iter().take(SHOWN).copied().collect()
+            }),
+            hold,
+            pick: Pick { seen: t + 1, training: true },
+            lesson: config.train.clone(),
+            settings: config.settings,
+            pull: config.prompts.pull,
+            streams: self.streams,
+            title: format!("{}: {name}", self.strategy.name()),
+        }
+    }
+
+    /// The training of the first step alone, for so many steps: what a process that is killed leaves.
+    #[cfg(test)]
+    pub(super) fn train_only(&self, run: &RunFolder, steps: u64) -> Result<(), ContinualError> {
+        let plan = Plan { steps, ..self.study.config.plan.clone() };
+        let (device, stop) = (self.study.base.device(), self.study.stop);
+        train(&self.method(0), self.fresh(0)?, &plan, run, device, stop, self.study.mode)?;
+        Ok(())
+    }
+
+    /// Trains step t, or goes on with it; `None` if it was asked to stop.
+    fn learn(&mut self, t: usize, folder: &Path) -> Result<Option<Learned>, ContinualError> {
+        if self.strategy == Strategy::ZeroShot {
+            return Ok(Some(Learned { seconds: 0.0, pictures: 0 }));
+        }
+        let (study, device) = (self.study, self.study.base.device());
+        study.items.make_room(&self.learned_from(t));
+        let start = match self.adapters.last() {
+            Some(last) if !self.strategy.is_routed() => last.clone().train(),
+            _ => self.fresh(t)?,
+        };
+        let method = self.method(t);
+        let pictures = method.sources.len() + if self.strategy.replays() { self.stored.len() } else { 0 };
+        let file = folder.join(ADAPTER);
+        let times = folder.join("seconds.json");
+        let (adapter, seconds) = if file.is_file() {
+            // Stopped after the training, before the scores.
+            let adapter = load(start.valid(), &StateDict::open(&file)?, "the step's adapter", device)?;
+            (adapter, read_json(&times)?.unwrap_or(0.0))
+        } else {
+            let path = folder.join("training");
+            let run: RunFolder = study.training_folder(&path)?;
+            let steps = if self.strategy == Strategy::Joint { self.order.len() as u64 } else { 1 };
+            let plan = Plan { steps: study.config.plan.steps * steps, ..study.config.plan.clone() };
+            let before: f64 = read_json(&times)?.unwrap_or(0.0);
+            let began = Instant::now();
+            let outcome = train(&method, start, &plan, &run, device, study.stop, study.mode)?;
+            let seconds = before + began.elapsed().as_secs_f64();
+            write_json(&times, &seconds)?;
+            if !outcome.complete {
+                return Ok(None);
+            }
+            let adapter = outcome.model;
+            if self.strategy == Strategy::Ewc {
+                let earlier =
+                    self.ewc.as_ref().filter(|_| study.config.settings.ewc_merge == EwcMerge::Online);
+                let decay = study.config.settings.ewc_decay;
+                let ewc = Ewc::after(earlier, method.fisher(&adapter)?, &adapter, decay);
+                let tensors = ewc.to_tensors()?;
+                write_atomic(folder.join(EWC), |file| {
+                    write_safetensors_to(file, &tensors, &BTreeMap::new(), FloatFormat::F32)
+                })?;
+            }
+            let tensors = state_dict_of(&adapter);
+            write_atomic(&file, |file| {
+                write_safetensors_to(file, &tensors, &BTreeMap::new(), FloatFormat::F32)
+            })?;
+            drop(run);
+            // What was learned is in its file; optimiser states of every domain would fill the disk.
+            let checkpoints = path.join("checkpoints");
+            fs::remove_dir_all(&checkpoints).map_err(ContinualError::io("remove", checkpoints))?;
+            (adapter, seconds)
+        };
+        self.remember(t, folder, adapter)?;
+        Ok(Some(Learned { seconds, pictures }))
+    }
+
+    /// Takes up a step that was done before.
+    fn restore(&mut self, t: usize, folder: &Path) -> Result<(), ContinualError> {
+        if self.strategy == Strategy::ZeroShot {
+            return Ok(());
+        }
+        let fresh = self.fresh(t)?.valid();
+        let file = StateDict::open(folder.join(ADAPTER))?;
+        let adapter = load(fresh, &file, "the step's adapter", self.study.base.device())?;
+        self.remember(t, folder, adapter)
+    }
+
+    /// Keeps what later steps need of step t.
+    fn remember(&mut self, t: usize, folder: &Path, adapter: Adapter) -> Result<(), ContinualError> {
+        let (study, domain) = (self.study, self.order[t]);
+        if !self.strategy.is_routed() {
+            self.adapters.clear();
+        }
+        self.adapters.push(adapter);
+        if self.strategy == Strategy::Ewc {
+            let file = StateDict::open(folder.join(EWC))?;
+            self.ewc = Some(Ewc::from_file(&file, study.base.device())?);
+        }
+        if self.strategy.replays() {
+            let pictures = self.chosen("memory", domain, study.config.settings.memory);
+            let pictures: Vec<_> = pictures.into_iter().map(|at| (domain, at)).collect();
+            let adapter = &self.adapters[self.adapters.len() - 1];
+            let stored = if self.strategy == Strategy::Er {
+                let each = |(domain, picture)| Stored { domain, picture, logits: Vec::new() };
+                pictures.into_iter().map(each).collect()
+            } else {
+                self.method(t).dark_logits(adapter, &pictures)?
+            };
+            self.stored.extend(stored);
+        }
+        match self.strategy {
+            Strategy::Moda => {
+                let state = self.state(t)?;
+                self.states.push(state);
+            }
+            Strategy::SPrompts => {
+                let seen = self.seen(domain)?;
+                let count = study.config.settings.centroids;
+                self.centroids.push(Centroids::new(&seen, count, &self.streams, domain as u64));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What the router sees of all training pictures of a domain.
+    fn seen(&self, domain: usize) -> Result<Vec<RouterFeatures>, ContinualError> {
+        let items = &self.study.items;
+        let train = items.domains()[domain].train.iter();
+        train.map(|at| Ok(items.get(domain, *at, 0)?.router.clone())).collect()
+    }
+
+    /// MoDA: the state of the domain of step t, with a router that knows the domains up to it.
+    fn state(&self, t: usize) -> Result<DomainState, ContinualError> {
+        let (study, config, at) = (self.study, self.study.config, self.order[t]);
+        let domain = &study.items.domains()[at];
+        let (quantile, slack) = (config.router.quantile, config.router.slack);
+        let portrait = Portrait::new(&self.seen(at)?, quantile, slack)?;
+        let chosen = self.chosen("exemplars", at, config.exemplars.count);
+        let (mut exemplars, mut pictures) = (Vec::new(), Vec::new());
+        for (n, picture) in chosen.into_iter().enumerate() {
+            match config.exemplars.kind {
+                ExemplarKind::Features => exemplars.push(study.items.get(at, picture, 0)?.router.clone()),
+                ExemplarKind::Pictures => {
+                    // Views go by the file's name, and are to be the same when it is read again.
+                    let read = domain.part.read(picture)?;
+                    let picture = Picture { name: exemplar_file(n), ignore: None, ..read };
+                    for view in 0..config.augment.views {
+                        exemplars.push(study.items.maker().item(&picture, view)?.router);
+                    }
+                    pictures.push(picture);
+                }
+            }
+        }
+        let mut lessons = Lessons { domains: Vec::new(), reference: study.reference.clone() };
+        lessons.domains.extend(self.states.iter().map(|state| state.exemplars.clone()));
+        lessons.domains.push(exemplars.clone());
+        let mut portraits: Vec<Portrait> = self.states.iter().map(|state| state.portrait.clone()).collect();
+        portraits.push(portrait.clone());
+        let seed = self.streams.stream("router", &[t as u64]).next_u64();
+        let router = Router::fit(&config.router, &lessons, portraits, study.base, seed)?;
+        let adapter = self.adapters[self.adapters.len() - 1].clone();
+        let mut state = DomainState {
+            name: domain.name.clone(),
+            config: config.adapter,
+            adapter,
+            portrait,
+            exemplars,
+            pictures,
+            snapshot: Snapshot {
+                known: Vec::new(),
+                reader: router.reader,
+                has_reference: router.has_reference,
+            },
+            reference: study.reference.clone(),
+            router: config.router,
+            seed,
+            augment: config.augment,
+        };
+        let known = self.states.iter().map(DomainState::known).chain([state.known()]);
+        state.snapshot.known = known.collect();
+        Ok(state)
+    }
+
+    /// Scores step t and writes what an operator needs of it.
+    fn finish(&mut self, t: usize, folder: &Path, learned: &Learned) -> Result<Row, ContinualError> {
+        let sets = self.scores(t)?;
+        let domain = &self.study.items.domains()[self.order[t]];
+        if let (Strategy::Moda, Some(state)) = (self.strategy, self.states.last()) {
+            let own = &sets[t];
+            let mut notes = Notes {
+                description: format!("learned from {} pictures", learned.pictures),
+                ..Notes::default()
+            };
+            let training = [
+                ("seed", Value::from(self.seed)),
+                ("steps", Value::from(self.study.config.plan.steps)),
+                ("pictures", Value::from(learned.pictures)),
+                ("seconds", Value::from(learned.seconds)),
+            ];
+            notes.training.extend(training.map(|(name, value)| (name.to_owned(), value)));
+            for (kind, scores) in &own.scores {
+                notes.scores.insert(format!("iou.{}", kind.name()), scores.iou);
+                notes.scores.insert(format!("boundary_iou.{}", kind.name()), scores.boundary_iou);
+            }
+            let names =
+                self.order.iter().map(|at| self.study.items.domains()[*at].name.as_str()).chain(["base"]);
+            let chosen = names.zip(&own.routed).filter(|(_, count)| **count > 0);
+            notes.chosen = chosen.map(|(name, count)| (name.to_owned(), *count)).collect();
+            state.save(&folder.join("domain"), self.study.base, &notes)?;
+        }
+        let stored_bytes = match self.strategy {
+            Strategy::ZeroShot => 0,
+            Strategy::Moda => size_of(&folder.join("domain")),
+            _ => fs::metadata(folder.join(ADAPTER)).map_or(0, |file| file.len()),
+        };
+        Ok(Row {
+            domain: domain.name.clone(),
+            sets,
+            parameters: self.adapters.last().map_or(0, count_numbers),
+            stored_bytes,
+            pictures: learned.pictures,
+            seconds: learned.seconds,
+        })
+    }
+}
+
+/// Bytes of the files in a folder.
+fn size_of(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|data| data.len()).sum()
+}
