@@ -73,12 +73,7 @@ pub struct AskedObject {
 ///
 /// # Errors
 /// Of the model; a box that does not lie in the picture.
-pub fn ask(
-    engine: &dyn Engine,
-    image: &Image,
-    ask: &Ask,
-    options: &AskOptions,
-) -> Result<Asked, SamError> {
+pub fn ask(engine: &dyn Engine, image: &Image, ask: &Ask, options: &AskOptions) -> Result<Asked, SamError> {
     let encoded = encode(engine, image)?;
     let feature = feature(engine, &encoded);
     let (width, height) = (encoded.width, encoded.height);
@@ -249,10 +244,10 @@ fn feature(engine: &dyn Engine, encoded: &EncodedImage) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use kirie_sam::engine::{Embedding, LowResMasks, PromptBatch};
-    use kirie_sam::registry::{Preprocess, variant};
     use kirie_sam::HostTensor;
+    use kirie_sam::engine::{Embedding, LowResMasks, PromptBatch};
     use kirie_sam::prompt_encoder::TokenLabel;
+    use kirie_sam::registry::{Preprocess, variant};
 
     use super::*;
 
@@ -318,6 +313,42 @@ mod tests {
         }
     }
 
+    /// Sees nothing.
+    struct Blind;
+    impl Engine for Blind {
+        fn model(&self) -> &'static str {
+            "blind"
+        }
+
+        fn preprocess(&self) -> Preprocess {
+            Drawing { sharpness: 1.0, iou: 0.0 }.preprocess()
+        }
+
+        fn mask_side(&self) -> usize {
+            SIDE
+        }
+
+        fn encode(&self, pixels: HostTensor) -> Result<Embedding, SamError> {
+            Drawing { sharpness: 1.0, iou: 0.0 }.encode(pixels)
+        }
+
+        fn decode(
+            &self,
+            _: &Embedding,
+            prompts: &PromptBatch,
+            mode: DecodeMode,
+        ) -> Result<LowResMasks, SamError> {
+            let (count, masks) = (prompts.count, if mode.multimask { 3 } else { 1 });
+            Ok(LowResMasks {
+                logits: HostTensor::new(
+                    vec![count, masks, SIDE, SIDE],
+                    vec![-9.0; count * masks * SIDE * SIDE],
+                )?,
+                iou: HostTensor::new(vec![count, masks], vec![0.0; count * masks])?,
+            })
+        }
+    }
+
     fn picture(width: u32, height: u32) -> Image {
         let pixels = (0..width * height * 3).map(|i| (i * 7 % 251) as u8).collect();
         Image::from_raw(width, height, pixels).unwrap()
@@ -327,7 +358,8 @@ mod tests {
     fn the_unsure_model_is_more_doubtful() {
         let options = AskOptions { points_per_side: 3, ..AskOptions::default() };
         let image = picture(60, 40);
-        let said = |sharpness, iou, what: &Ask| ask(&Drawing { sharpness, iou }, &image, what, &options).unwrap();
+        let said =
+            |sharpness, iou, what: &Ask| ask(&Drawing { sharpness, iou }, &image, what, &options).unwrap();
         for what in [Ask::Everything, Ask::Boxes(vec![BBox::new(10.0, 5.0, 40.0, 30.0)])] {
             let (sure, unsure) = (said(20.0, 0.9, &what), said(0.5, 0.4, &what));
             for measure in [Measure::PredictedIou, Measure::Stability, Measure::Entropy, Measure::Margin] {
@@ -354,40 +386,11 @@ mod tests {
     #[test]
     fn nothing_found_is_the_most_doubtful() {
         let options = AskOptions::default();
-        let nothing = ask(&Drawing { sharpness: -1e-3, iou: 0.5 }, &picture(40, 40), &Ask::Boxes(vec![]), &options);
+        let nothing =
+            ask(&Drawing { sharpness: -1e-3, iou: 0.5 }, &picture(40, 40), &Ask::Boxes(vec![]), &options);
         let nothing = nothing.unwrap();
         assert_eq!((nothing.objects.len(), nothing.doubts), (0, Doubts::most()));
         // An empty answer to a box.
-        struct Blind;
-        impl Engine for Blind {
-            fn model(&self) -> &'static str {
-                "blind"
-            }
-            fn preprocess(&self) -> Preprocess {
-                Drawing { sharpness: 1.0, iou: 0.0 }.preprocess()
-            }
-            fn mask_side(&self) -> usize {
-                SIDE
-            }
-            fn encode(&self, pixels: HostTensor) -> Result<Embedding, SamError> {
-                Drawing { sharpness: 1.0, iou: 0.0 }.encode(pixels)
-            }
-            fn decode(
-                &self,
-                _: &Embedding,
-                prompts: &PromptBatch,
-                mode: DecodeMode,
-            ) -> Result<LowResMasks, SamError> {
-                let (count, masks) = (prompts.count, if mode.multimask { 3 } else { 1 });
-                Ok(LowResMasks {
-                    logits: HostTensor::new(
-                        vec![count, masks, SIDE, SIDE],
-                        vec![-9.0; count * masks * SIDE * SIDE],
-                    )?,
-                    iou: HostTensor::new(vec![count, masks], vec![0.0; count * masks])?,
-                })
-            }
-        }
         let one = Ask::Boxes(vec![BBox::new(1.0, 1.0, 9.0, 9.0)]);
         let found = ask(&Blind, &picture(40, 30), &one, &options).unwrap();
         assert_eq!((found.objects.len(), found.doubts), (1, Doubts::most()));
@@ -397,8 +400,11 @@ mod tests {
     #[test]
     fn moved_boxes_stay_in_the_picture() {
         let options = AskOptions { jitters: 40, ..AskOptions::default() };
-        for bbox in [BBox::new(0.0, 0.0, 50.0, 30.0), BBox::new(49.0, 29.0, 50.0, 30.0), BBox::new(5.0, 5.0, 5.0, 5.0)]
-        {
+        for bbox in [
+            BBox::new(0.0, 0.0, 50.0, 30.0),
+            BBox::new(49.0, 29.0, 50.0, 30.0),
+            BBox::new(5.0, 5.0, 5.0, 5.0),
+        ] {
             let prompts = moved(bbox, (50, 30), &options, 0);
             assert_eq!(prompts.len(), 40);
             for prompt in &prompts {

@@ -113,8 +113,7 @@ impl Writer {
                 expected: index.base,
             });
         }
-        let place =
-            index.domains.iter().position(|entry| entry.name.eq_ignore_ascii_case(&description.name));
+        let place = index.domains.iter().position(|entry| entry.name.eq_ignore_ascii_case(&description.name));
         let existing = place.and_then(|place| index.domains.get(place));
         if let Some(Entry { name, version, .. }) = existing
             && !(options.new_version && *name == description.name)
@@ -144,8 +143,8 @@ impl Writer {
             reason: options.disabled.then(|| "added so".to_owned()),
             manifest: manifest_file,
         };
-        match place.and_then(|place| index.domains.get_mut(place)) {
-            Some(old) => *old = entry,
+        match place {
+            Some(place) => index.domains[place] = entry,
             None => index.domains.push(entry),
         }
         let state = if options.disabled { ", disabled" } else { "" };
@@ -236,17 +235,9 @@ impl Writer {
                     .ok_or_else(|| RegistryError::NoEarlierVersion { name: name.to_owned(), version: from })?
             }
         };
-        let known = self.registry.known_entries()?;
-        let Some(entry) = known.get(&(name.to_owned(), version)) else {
-            let found = known.into_keys().filter(|(other, _)| other == name).map(|(_, version)| version);
-            return Err(RegistryError::NoVersion {
-                name: name.to_owned(),
-                version,
-                found: found.collect(),
-            });
-        };
-        self.registry.verify(entry)?;
-        *entry_mut(&mut index, name)? = Entry { enabled: true, reason: None, ..entry.clone() };
+        let entry = self.registry.entry(name, Some(version))?;
+        self.registry.verify(&entry)?;
+        *entry_mut(&mut index, name)? = Entry { enabled: true, reason: None, ..entry };
         self.commit(index, format!("rolled {name} back from v{from} to v{version}"))
     }
 
@@ -418,10 +409,10 @@ impl Drop for Staged {
 }
 
 fn entry_mut<'a>(index: &'a mut Index, name: &str) -> Result<&'a mut Entry, RegistryError> {
-    let found = index.names().join(", ");
-    let found = if found.is_empty() { "none".to_owned() } else { found };
-    let entry = index.domains.iter_mut().find(|entry| entry.name == name);
-    entry.ok_or(RegistryError::NoDomain { name: name.to_owned(), found })
+    match index.domains.iter().position(|entry| entry.name == name) {
+        Some(place) => Ok(&mut index.domains[place]),
+        None => Err(index.no_domain(name)),
+    }
 }
 
 /// The time in UTC, to the second.

@@ -7,7 +7,7 @@ use kirie_data::DataError;
 use kirie_run::RunError;
 use thiserror::Error;
 
-use super::{Base, Manifest};
+use super::Base;
 
 /// What can go wrong with a registry. Nothing is changed by an operation that fails.
 #[derive(Debug, Error)]
@@ -187,11 +187,6 @@ impl RegistryError {
     /// For `map_err`: a [`RegistryError::Files`] about this path.
     pub(super) fn files(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Files { path: path.to_owned(), action, source }
-    }
-
-    /// A domain that is not as its manifest says.
-    pub(super) fn damaged(manifest: &Manifest, reason: String) -> Self {
-        Self::DamagedDomain { name: manifest.name.clone(), version: manifest.version, reason }
     }
 }
 

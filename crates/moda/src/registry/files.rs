@@ -96,11 +96,7 @@ pub(super) fn create_folder(folder: &Path) -> Result<(), RegistryError> {
 }
 
 /// Copies to a new file below `folder` and brings it to the disk.
-pub(super) fn copy(
-    folder: &Path,
-    name: &str,
-    source: &mut dyn Read,
-) -> Result<FileEntry, RegistryError> {
+pub(super) fn copy(folder: &Path, name: &str, source: &mut dyn Read) -> Result<FileEntry, RegistryError> {
     let path = folder.join(name);
     if let Some(parent) = path.parent() {
         create_folder(parent)?;
@@ -138,8 +134,7 @@ pub(super) fn write_new(folder: &Path, name: &str, content: &[u8]) -> Result<Fil
 
 /// Writes a file, whole or not at all, in place of one that may be there.
 pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), RegistryError> {
-    let before = fault::point().map_err(RegistryError::files(path, "written"));
-    before?;
+    fault::point().map_err(RegistryError::files(path, "written"))?;
     kirie_data::write_atomic(path, |file| {
         let (first, rest) = content.split_at(content.len() / 2);
         file.write_all(first)?;
@@ -173,11 +168,11 @@ fn sync_tree(folder: &Path) -> io::Result<()> {
 pub(super) fn remove(registry: &Path, path: &Path) -> Result<u64, RegistryError> {
     let failed = || RegistryError::files(path, "removed");
     let size = size_of(path).map_err(failed())?;
-    let going = registry.join(format!("{UNFINISHED}removed-{}", std::process::id()));
+    let mut free = (0_u32..).map(|n| registry.join(format!("{UNFINISHED}removed-{n}")));
+    let going = free.find(|path| fs::symlink_metadata(path).is_err()).unwrap_or_default();
     fault::point().and_then(|()| fs::rename(path, &going)).map_err(failed())?;
-    let removed = fault::point().and_then(|()| {
-        if going.is_dir() { fs::remove_dir_all(&going) } else { fs::remove_file(&going) }
-    });
+    let removed = fault::point()
+        .and_then(|()| if going.is_dir() { fs::remove_dir_all(&going) } else { fs::remove_file(&going) });
     removed.map_err(failed())?;
     Ok(size)
 }
@@ -193,7 +188,7 @@ fn size_of(path: &Path) -> io::Result<u64> {
 /// Tests let the n-th file operation fail, or kill the process there.
 #[cfg(not(test))]
 mod fault {
-    #[expect(clippy::unnecessary_wraps, reason = "under test it fails")]
+    #[allow(clippy::unnecessary_wraps, reason = "under test it fails")]
     pub(super) fn point() -> std::io::Result<()> {
         Ok(())
     }

@@ -75,6 +75,13 @@ impl Index {
         self.domains.iter().map(|entry| entry.name.as_str()).collect()
     }
 
+    /// That there is no domain of this name.
+    pub(super) fn no_domain(&self, name: &str) -> RegistryError {
+        let found = self.names().join(", ");
+        let found = if found.is_empty() { "none".to_owned() } else { found };
+        RegistryError::NoDomain { name: name.to_owned(), found }
+    }
+
     fn parse(bytes: &[u8]) -> Result<Self, String> {
         let index: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if index.format != FORMAT {

@@ -113,7 +113,8 @@ impl Description {
         }
         if self.base.model.is_empty() || self.base.sha256.is_empty() {
             return Err(
-                "base.model or base.sha256 is empty, expected the model that the adapter was made for".to_owned()
+                "base.model or base.sha256 is empty, expected the model that the adapter was made for"
+                    .to_owned(),
             );
         }
         match self.scores.iter().find(|(_, score)| !score.is_finite()) {

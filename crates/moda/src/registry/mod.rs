@@ -81,7 +81,8 @@ impl Registry {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, RegistryError> {
         let registry = Self { path: path.as_ref().to_owned() };
         // A registry that has lost it must not pass for none; one whose making was cut short has index 0 alone.
-        if registry.path.join(CURRENT).exists() || registry.index_numbers()?.iter().any(|number| *number > 0) {
+        if registry.path.join(CURRENT).exists() || registry.index_numbers()?.iter().any(|number| *number > 0)
+        {
             return Ok(registry);
         }
         Err(RegistryError::None { path: registry.path })
@@ -230,6 +231,31 @@ impl Registry {
             }
         }
         Ok(versions)
+    }
+
+    /// A domain's entry in the index that counts; with another version than it has there, as an earlier index had it.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoDomain`]; [`RegistryError::NoVersion`] if no index that is kept names it.
+    pub fn entry(&self, name: &str, version: Option<u32>) -> Result<Entry, RegistryError> {
+        let index = self.current()?;
+        let now = index.entry(name);
+        let Some(version) = version else {
+            return now.cloned().ok_or_else(|| index.no_domain(name));
+        };
+        if let Some(entry) = now.filter(|entry| entry.version == version) {
+            return Ok(entry.clone());
+        }
+        let known = self.known_entries()?;
+        if let Some(entry) = known.get(&(name.to_owned(), version)) {
+            return Ok(entry.clone());
+        }
+        let found: Vec<u32> =
+            known.into_keys().filter(|(other, _)| other == name).map(|(_, version)| version).collect();
+        if found.is_empty() {
+            return Err(index.no_domain(name));
+        }
+        Err(RegistryError::NoVersion { name: name.to_owned(), version, found })
     }
 
     /// The entries that any index names, by name and version; the latest says how.

@@ -14,7 +14,7 @@ use zip::write::SimpleFileOptions;
 use zip::{ZipArchive, ZipWriter};
 
 use super::files::{check_file_name, copy};
-use super::{Description, Entry, MANIFEST, Manifest, Registry, RegistryError};
+use super::{Base, Description, Entry, MANIFEST, Manifest, Registry, RegistryError};
 
 /// Says what a new domain is.
 pub const DESCRIPTION: &str = "domain.toml";
@@ -90,9 +90,9 @@ impl Package {
             let file = File::open(path).map_err(RegistryError::files(path, "read"))?;
             let mut archive = ZipArchive::new(file)
                 .map_err(|error| wrong(format!("expected a folder or a zip file: {error}")))?;
-            let manifest = archive
-                .by_name(MANIFEST)
-                .map_err(|error| wrong(format!("expected an exported domain, but its {MANIFEST}: {error}")))?;
+            let manifest = archive.by_name(MANIFEST).map_err(|error| {
+                wrong(format!("expected an exported domain, but its {MANIFEST}: {error}"))
+            })?;
             (read_to_end(manifest, &wrong)?, Some(archive))
         };
         let manifest = Manifest::parse(&bytes).map_err(|reason| wrong(format!("{MANIFEST}: {reason}")))?;
@@ -107,6 +107,11 @@ impl Package {
     /// The domain's name.
     pub fn name(&self) -> &str {
         &self.description.name
+    }
+
+    /// The model that it was made for.
+    pub fn base(&self) -> &Base {
+        &self.description.base
     }
 
     /// Gives the domain another name.

@@ -19,10 +19,7 @@ const PICTURES: usize = 24;
 /// [`RegistryError::NoDomain`], or a registry that cannot be read.
 pub fn domain_page(registry: &Registry, name: &str) -> Result<Page, RegistryError> {
     let index = registry.current()?;
-    let Some(entry) = index.entry(name) else {
-        let found = index.names().join(", ");
-        return Err(RegistryError::NoDomain { name: name.to_owned(), found });
-    };
+    let entry = index.entry(name).ok_or_else(|| index.no_domain(name))?;
     let mut page = Page::new(&format!("Domain {name}, version {}", entry.version));
     let manifest = match registry.verify(entry) {
         Ok(manifest) => manifest,
@@ -92,7 +89,8 @@ pub fn registry_page(registry: &Registry) -> Result<Page, RegistryError> {
             let mut row = vec![entry.name.clone(), format!("v{}", entry.version)];
             match manifest {
                 Ok(manifest) => {
-                    let scores = manifest.scores.iter().map(|(name, score)| format!("{name} {}", figure(*score)));
+                    let scores =
+                        manifest.scores.iter().map(|(name, score)| format!("{name} {}", figure(*score)));
                     let routed = manifest.routing.accuracy(&entry.name).map_or_else(String::new, percent);
                     row.extend([
                         state(entry),
@@ -190,7 +188,8 @@ fn versions(page: &mut Page, registry: &Registry, name: &str, current: u32) -> R
             let mut row = vec![format!("v{version}"), mark.to_owned()];
             match registry.manifest_of(name, version) {
                 Ok(manifest) => {
-                    let scores = manifest.scores.iter().map(|(name, score)| format!("{name} {}", figure(*score)));
+                    let scores =
+                        manifest.scores.iter().map(|(name, score)| format!("{name} {}", figure(*score)));
                     let scores = scores.collect::<Vec<_>>().join(", ");
                     row.extend([manifest.created, manifest.kind, scores]);
                 }

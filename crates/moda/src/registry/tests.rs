@@ -114,12 +114,14 @@ fn adding_changes_no_byte_of_the_others() {
         assert_eq!(after.get(path), Some(content), "{}", path.display());
     }
     let new: Vec<_> = after.keys().filter(|path| !before.contains_key(*path)).collect();
-    let new = |end: &str| new.iter().filter(|path| path.ends_with(end)).count();
-    assert_eq!(
-        [new("ninth/v1/manifest.json"), new("ninth/v1/adapter.safetensors"), new("indexes/000009.json")],
-        [1; 3]
-    );
-    assert_eq!(after.len(), before.len() + 4);
+    let ends = [
+        "ninth/v1/adapter.safetensors",
+        "ninth/v1/exemplars/000.bin",
+        "ninth/v1/manifest.json",
+        "indexes/000009.json",
+    ];
+    assert_eq!(new.iter().filter(|path| ends.iter().any(|end| path.ends_with(end))).count(), 4);
+    assert_eq!(new.len(), 4);
 
     let live = place.registry().live().unwrap();
     assert_eq!((live.domains.len(), live.damaged.len(), &live.index), (9, 0, &index));
@@ -277,7 +279,9 @@ fn versions_and_indexes_are_rolled_back_to() {
 
     // A version that is no longer as it was written is no way back.
     fs::write(place.path("registry/domains/a/v1/adapter.safetensors"), "x").unwrap();
-    assert!(said(writer.roll_back("a", Some(1))).contains("a v1 is damaged: adapter.safetensors has 1 bytes"));
+    assert!(
+        said(writer.roll_back("a", Some(1))).contains("a v1 is damaged: adapter.safetensors has 1 bytes")
+    );
     assert!(said(writer.roll_back_to(Some(2))).contains("a v1 is damaged"));
     assert_eq!(state(&place.registry().current().unwrap()), "a3 b1");
 }
@@ -366,7 +370,8 @@ fn a_damaged_index_is_told_with_the_way_back() {
         assert!(error.contains(&format!("--to-index {newest}` goes back")), "{error}");
         // Nothing is added to it, and no new one is begun over it.
         assert!(
-            said(add(&registry, &place.package("c", 3), AddOptions::default())).contains("the registry is damaged")
+            said(add(&registry, &place.package("c", 3), AddOptions::default()))
+                .contains("the registry is damaged")
         );
         fs::write(registry.join("current.json"), &current).unwrap();
         fs::write(registry.join("indexes/000002.json"), &index).unwrap();
@@ -438,8 +443,14 @@ fn exported_and_imported() {
     let good = fs::read(&adapter).unwrap();
     for (content, message) in [
         (&good[..5000], "adapter.safetensors is not as its manifest says: 5000 bytes"),
-        (&[&good[..399_999], b"x"].concat()[..], "adapter.safetensors is not as its manifest says: 400000 bytes"),
-        (&[&good[..], &good[..]].concat()[..], "adapter.safetensors is not as its manifest says: 400001 bytes"),
+        (
+            &[&good[..399_999], b"x"].concat()[..],
+            "adapter.safetensors is not as its manifest says: 400000 bytes",
+        ),
+        (
+            &[&good[..], &good[..]].concat()[..],
+            "adapter.safetensors is not as its manifest says: 400001 bytes",
+        ),
     ] {
         fs::write(&adapter, content).unwrap();
         assert!(refused(&place.path("out")).contains(message), "{}", refused(&place.path("out")));
@@ -524,7 +535,7 @@ fn readers_see_before_or_after() {
                     let (mut seen, mut last) = (0, 0);
                     while !done.load(Ordering::Relaxed) {
                         let live = place.registry().live().unwrap();
-                        assert_eq!(live.damaged, []);
+                        assert!(live.damaged.is_empty(), "{:?}", live.damaged);
                         assert!(live.index.number >= last, "time goes on");
                         // Both are changed at once.
                         let enabled = live.domains.iter().filter(|d| "ab".contains(&d.manifest.name));
@@ -556,9 +567,7 @@ fn changes() -> Vec<(&'static str, fn(&Path, &Path) -> Result<(), RegistryError>
         Package::new_domain(&packages.join("new")).unwrap()
     }
     vec![
-        ("add", |registry, packages| {
-            add(registry, &new_package(packages), AddOptions::default()).map(drop)
-        }),
+        ("add", |registry, packages| add(registry, &new_package(packages), AddOptions::default()).map(drop)),
         ("new version", |registry, packages| {
             let mut package = new_package(packages);
             package.set_name("a");
@@ -596,7 +605,7 @@ fn copy_folder(from: &Path, to: &Path) {
 /// The registry must work as before or as after the change, and take the change when it is made again.
 fn check_whole(path: &Path, packages: &Path, what: &str, step: usize, before: &str, after: &str) {
     let live = Registry::open(path).and_then(|registry| registry.live()).unwrap();
-    assert_eq!(live.damaged, [], "{what}, step {step}");
+    assert!(live.damaged.is_empty(), "{what}, step {step}: {:?}", live.damaged);
     let found = state(&live.index);
     assert!([before, after].contains(&found.as_str()), "{what}, step {step}: {found}");
     let (_, change) = changes().into_iter().find(|(name, _)| *name == what).unwrap();
@@ -605,8 +614,11 @@ fn check_whole(path: &Path, packages: &Path, what: &str, step: usize, before: &s
         change(path, packages).unwrap();
         let live = Registry::open(path).unwrap().live().unwrap();
         let again = state(&live.index);
-        assert!(again == after || again.replace("a4", "a3") == after, "{what}, step {step}: {again}");
-        assert_eq!(live.damaged, []);
+        // A version that never came to count keeps its number.
+        let unnumbered = |state: &str| state.replace(|c: char| c.is_ascii_digit(), "");
+        assert_eq!(unnumbered(&again), unnumbered(after), "{what}, step {step}");
+        assert_eq!(again == before, after == before, "{what}, step {step}: {again}");
+        assert!(live.damaged.is_empty(), "{:?}", live.damaged);
     }
     Writer::open(path).unwrap().collect(None).unwrap();
     let all = Registry::open(path).unwrap().verified(true).unwrap();
@@ -635,9 +647,13 @@ fn a_change_that_fails_anywhere_is_none() {
                 break state(&Registry::open(&path).unwrap().current().unwrap());
             }
             let error = said(result);
-            assert!(error.contains("no storage space") || error.contains("space"), "{error}");
+            assert!(error.contains("no storage space"), "{error}");
             let found = Registry::open(&path).unwrap().live().unwrap();
-            assert_eq!((state(&found.index), found.damaged.len()), (before.clone(), 0), "{what}, step {steps}");
+            assert_eq!(
+                (state(&found.index), found.damaged.len()),
+                (before.clone(), 0),
+                "{what}, step {steps}"
+            );
             steps += 1;
         };
         assert!(steps > 3, "{what} has {steps} steps");
