@@ -272,7 +272,8 @@ impl Writer {
         for entry in then.domains.iter().filter(|entry| entry.enabled) {
             self.registry.verify(entry)?;
         }
-        let index = Index { number: last, ..then };
+        let mut index = then;
+        index.number = last;
         self.commit(index, format!("rolled back to index {number}"))
     }
 
@@ -354,8 +355,11 @@ impl Writer {
         Ok(collected)
     }
 
-    fn commit(&self, index: Index, change: String) -> Result<Index, RegistryError> {
-        let index = Index { number: index.number + 1, created: now(), change, ..index };
+    /// Makes a changed index the one after the one that counts.
+    fn commit(&self, mut index: Index, change: String) -> Result<Index, RegistryError> {
+        index.number += 1;
+        index.created = now();
+        index.change = change;
         commit(self.registry.path(), &index)?;
         Ok(index)
     }

@@ -1,7 +1,7 @@
 //! Names and paths, and the file operations that change a registry, each a place where a test may let it fail or die.
 
 use std::fs;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use kirie_run::FileEntry;
