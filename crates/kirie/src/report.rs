@@ -69,6 +69,7 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 
 /// A table: columns as wide as they need be, numbers to the right.
 pub(crate) struct Table {
+    /// The head, then the rows.
     pub(crate) rows: Vec<Vec<String>>,
     /// Columns of words.
     left: usize,

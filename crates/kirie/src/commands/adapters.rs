@@ -1,5 +1,6 @@
 //! `kirie adapters`.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use kirie_moda::registry::{
@@ -188,7 +189,7 @@ fn list(registry: &Registry, json: bool) -> anyhow::Result<()> {
     } else {
         table.write(&mut text, 0);
     }
-    text += &format!("index {} of {}: {}", index.number, index.created, index.change);
+    let _ = write!(text, "index {} of {}: {}", index.number, index.created, index.change);
     report::print(&text)
 }
 
@@ -230,7 +231,7 @@ fn show(registry: &Registry, name: &str, version: Option<u32>, json: bool) -> an
         let mut text = format!("{} v{}, {}\n", entry.name, entry.version, state(&entry));
         let mut line = |key: &str, value: String| {
             if !value.is_empty() {
-                text += &format!("{key:<12}{value}\n");
+                let _ = writeln!(text, "{key:<12}{value}");
             }
         };
         line("", manifest.description.clone());

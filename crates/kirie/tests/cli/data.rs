@@ -393,11 +393,11 @@ fn scene(place: &Place, name: &str, disc: bool) {
     let pixels = (0..width * height).flat_map(|i: u32| {
         let (x, y) = (i % width, i / width);
         let noise = (i.wrapping_mul(2_654_435_761) >> 24) as u8;
-        match disc {
-            true if x.abs_diff(30).pow(2) + y.abs_diff(24).pow(2) < 200 => [220, 60, 40],
-            true => [40, 60, 80],
-            false => [noise, noise.wrapping_mul(3), noise.wrapping_add(90)],
+        if !disc {
+            return [noise, noise.wrapping_mul(3), noise.wrapping_add(90)];
         }
+        let inside = x.abs_diff(30).pow(2) + y.abs_diff(24).pow(2) < 200;
+        if inside { [220, 60, 40] } else { [40, 60, 80] }
     });
     write_picture(place.path(name), &Image::from_raw(width, height, pixels.collect()).unwrap()).unwrap();
 }

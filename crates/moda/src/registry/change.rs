@@ -226,14 +226,12 @@ impl Writer {
     pub fn roll_back(&self, name: &str, version: Option<u32>) -> Result<Index, RegistryError> {
         let mut index = self.registry.current()?;
         let from = entry_mut(&mut index, name)?.version;
-        let version = match version {
-            Some(version) => version,
-            None => {
-                let past = self.registry.past_versions(name)?;
-                let earlier = past.into_iter().find(|version| *version != from);
-                earlier
-                    .ok_or_else(|| RegistryError::NoEarlierVersion { name: name.to_owned(), version: from })?
-            }
+        let version = if let Some(version) = version {
+            version
+        } else {
+            let past = self.registry.past_versions(name)?;
+            let earlier = past.into_iter().find(|version| *version != from);
+            earlier.ok_or_else(|| RegistryError::NoEarlierVersion { name: name.to_owned(), version: from })?
         };
         let entry = self.registry.entry(name, Some(version))?;
         self.registry.verify(&entry)?;
