@@ -134,6 +134,16 @@ fn state(entry: &Entry) -> String {
     }
 }
 
+/// The same in a table, where a reason is cut short.
+fn short_state(entry: &Entry) -> String {
+    const MOST: usize = 40;
+    let text = state(entry);
+    if text.chars().count() <= MOST {
+        return text;
+    }
+    text.chars().take(MOST - 3).chain("...".chars()).collect()
+}
+
 fn scores(manifest: &Manifest) -> String {
     let scores = manifest.scores.iter().map(|(name, score)| format!("{name} {score:.4}"));
     scores.collect::<Vec<_>>().join(", ")
@@ -178,7 +188,7 @@ fn list(registry: &Registry, json: bool) -> anyhow::Result<()> {
             Ok(manifest) => {
                 let added = manifest.created.split('T').next().unwrap_or_default().to_owned();
                 let size = in_units(manifest.size());
-                row.extend([manifest.kind.clone(), added, state(entry), size, scores(manifest)]);
+                row.extend([manifest.kind.clone(), added, short_state(entry), size, scores(manifest)]);
             }
             Err(error) => row.extend(["-".to_owned(), "-".to_owned(), error.to_string()]),
         }
