@@ -45,8 +45,9 @@ impl Measure {
     pub const ALL: [Self; 6] =
         [Self::PredictedIou, Self::Stability, Self::Entropy, Self::Margin, Self::Jitter, Self::Bald];
 
-    /// Those whose mean rank is the default order: cheap ones that see different things.
-    pub const DEFAULT: [Self; 3] = [Self::PredictedIou, Self::Stability, Self::Jitter];
+    /// Those whose mean rank is the default order: two that see different things, and that ordered pictures better than chance on
+    /// every labelled set they were tried on. Predicted IoU and stability did so only on pictures like those the model knew.
+    pub const DEFAULT: [Self; 2] = [Self::Entropy, Self::Jitter];
 
     /// Its name on the command line and in files.
     pub fn name(self) -> &'static str {

@@ -562,8 +562,11 @@ fn readers_see_before_or_after() {
     assert!(seen.iter().all(|seen| *seen > 3), "the readers saw {seen:?} states");
 }
 
+/// Changes a registry, with a folder of packages at hand.
+type Change = fn(&Path, &Path) -> Result<(), RegistryError>;
+
 /// What is done while things go wrong: every kind of change.
-fn changes() -> Vec<(&'static str, fn(&Path, &Path) -> Result<(), RegistryError>)> {
+fn changes() -> Vec<(&'static str, Change)> {
     fn new_package(packages: &Path) -> Package {
         Package::new_domain(&packages.join("new")).unwrap()
     }
