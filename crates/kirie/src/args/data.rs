@@ -184,7 +184,7 @@ pub(crate) struct RankArgs {
     /// Pictures to label next, which the sheet shows
     #[arg(long, default_value_t = 24, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) top: u32,
-    /// The order: mean is that by the mean rank of entropy and jitter
+    /// The order: mean is that by the mean rank of margin and jitter
     #[arg(long, default_value = "mean", value_name = "KEY", value_parser = rank_by())]
     pub(crate) by: RankBy,
     /// Of the most doubtful, five times as many as wanted, those that differ most: not the same thing over and over
