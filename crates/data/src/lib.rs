@@ -7,7 +7,8 @@
 //! - [`ImageMasks`]: the masks cut from one picture, in the JSON form of SAM's own mask generator;
 //! - [`mod@write`]: masks as PNG, overlay picture, COCO, YOLO and GeoJSON;
 //! - [`datasets`]: sets of many layouts opened in one form, inspected, converted and shown on a contact sheet;
-//! - [`write_atomic`]: the one way files are written.
+//! - [`contact_sheet`]: pictures with their names on one sheet;
+//! - [`write_atomic`]: the one way files are written; [`NewFolder`]: folders.
 
 mod atomic;
 pub mod datasets;
@@ -15,8 +16,10 @@ mod decode;
 mod error;
 mod image;
 mod index_map;
+mod new_folder;
 mod records;
 mod resize;
+mod sheet;
 pub mod write;
 
 pub use atomic::{create_parent, write_atomic};
@@ -24,5 +27,7 @@ pub use decode::{EXTENSIONS, Limits, decode_image, read_image, read_mask_png, re
 pub use error::DataError;
 pub use image::Image;
 pub use index_map::{IndexMap, read_index_map};
+pub use new_folder::NewFolder;
 pub use records::{ImageMasks, ImageRecord, MaskRecord};
 pub use resize::{longest_side, resize_bilinear};
+pub use sheet::{Tile, contact_sheet, fitted};

@@ -1,6 +1,7 @@
 //! The command line, declared.
 
 mod continual;
+mod adapters;
 mod data;
 mod evaluate;
 mod semantic;
@@ -15,8 +16,10 @@ use crate::device::DeviceArg;
 use crate::prompts::{BoxArg, PointArg};
 
 pub(crate) use continual::{EvaluateContinualArgs, TrainContinualArgs};
+pub(crate) use adapters::{AdaptersArgs, AdaptersCommand};
 pub(crate) use data::{
-    ConvertArgs, DataArgs, DataCommand, InspectArgs, Masks, PicturesArg, PreviewArgs, SetArgs, To,
+    ConvertArgs, DataArgs, DataCommand, InspectArgs, Masks, PicturesArg, PreviewArgs, RankArgs, RankBy,
+    RankPrompt, SetArgs, To,
 };
 pub(crate) use evaluate::{EvaluateArgs, EvaluateCommand, EvaluatePromptableArgs};
 pub(crate) use semantic::{EvaluateSemanticArgs, TestArgs, TrainSemanticArgs};
@@ -41,6 +44,8 @@ pub(crate) enum Command {
     Models(ModelsArgs),
     /// Sets of labelled pictures: look into one, convert it, show some of it.
     Data(DataArgs),
+    /// What was learnt of each domain: add, disable, roll back.
+    Adapters(AdaptersArgs),
     /// Train a model on your own pictures.
     Train(TrainArgs),
     /// How good a model is, on a labelled set.

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Embed(args) => commands::embed::run(&args),
         Command::Models(args) => commands::models::run(args),
         Command::Data(args) => commands::data::run(args),
+        Command::Adapters(args) => commands::adapters::run(args),
         Command::Train(args) => commands::train::run(args),
         Command::Evaluate(args) => commands::evaluate::run(args),
         Command::Bench(args) => commands::bench::run(&args),

@@ -67,6 +67,50 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
         .context("cannot write to standard output")
 }
 
+/// A table: columns as wide as they need be, numbers to the right.
+pub(crate) struct Table {
+    /// The head, then the rows.
+    pub(crate) rows: Vec<Vec<String>>,
+    /// Columns of words.
+    left: usize,
+}
+
+impl Table {
+    /// The first `left` columns are words.
+    pub(crate) fn new(left: usize, head: &[&str]) -> Self {
+        Self { rows: vec![head.iter().map(|&word| word.to_owned()).collect()], left }
+    }
+
+    /// A row below the others.
+    pub(crate) fn row(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
+    /// Writes it behind a text, each line so many spaces to the right.
+    pub(crate) fn write(&self, text: &mut String, indent: usize) {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        for row in &self.rows {
+            let mut line = " ".repeat(indent);
+            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+                let gap = if column > 0 { "  " } else { "" };
+                // Writing to a String cannot fail.
+                let _ = if column < self.left {
+                    fmt::Write::write_fmt(&mut line, format_args!("{gap}{cell:<width$}"))
+                } else {
+                    fmt::Write::write_fmt(&mut line, format_args!("{gap}{cell:>width$}"))
+                };
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+    }
+}
+
 /// Columns side by side: the first to the left, the others to the right.
 pub(crate) fn columns(head: &[&str], rows: &[Vec<String>]) -> String {
     let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();

@@ -11,10 +11,8 @@ use std::path::PathBuf;
 use kirie_data::write_atomic;
 
 use crate::RunError;
-use crate::manifest::{
-    FileEntry, MANIFEST, Manifest, is_complete, is_plain, read_manifest, sync_folder, write_manifest,
-    write_part,
-};
+use crate::entry::{FileEntry, is_plain, sync_folder};
+use crate::manifest::{MANIFEST, Manifest, is_complete, read_manifest, write_manifest};
 
 const UNFINISHED: &str = ".tmp";
 
@@ -78,10 +76,11 @@ impl Checkpoints {
         };
         fs::create_dir(&unfinished.0).map_err(|e| failed(unfinished.0.clone(), &[], 0)(e))?;
         for part in parts {
-            let path = unfinished.0.join(part.name);
-            match write_part(&path, part) {
+            match FileEntry::write(&unfinished.0, part.name, part.write) {
                 Ok(file) => files.push(file),
-                Err((written, source)) => return Err(failed(path, &files, written)(source)),
+                Err((written, source)) => {
+                    return Err(failed(unfinished.0.join(part.name), &files, written)(source));
+                }
             }
         }
         let manifest = Manifest::new(step, files);

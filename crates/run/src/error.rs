@@ -170,7 +170,7 @@ fn space(source: &io::Error, written: u64, needed: Option<u64>) -> String {
 }
 
 /// A number of bytes to be read by a person.
-pub(crate) fn in_units(bytes: u64) -> String {
+pub fn in_units(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} bytes"),
         10_000..10_000_000 => format!("{:.0} kB", bytes as f64 / 1e3),

@@ -1,13 +1,12 @@
 //! The folder of a run, which one process at a time works in.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Read, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use kirie_data::write_atomic;
 use serde::Serialize;
 
-use crate::{Checkpoints, RunError};
+use crate::{Checkpoints, FolderLock, RunError};
 
 const CONFIG: &str = "config.toml";
 const LOG: &str = "log.jsonl";
@@ -27,8 +26,8 @@ const CHECKPOINTS: &str = "checkpoints";
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    /// Holds the lock until it is dropped.
-    _lock: File,
+    /// Held until it is dropped.
+    _lock: FolderLock,
 }
 
 impl RunFolder {
@@ -77,29 +76,7 @@ impl RunFolder {
     }
 
     fn locked(path: &Path) -> Result<Self, RunError> {
-        let name = path.join(".lock");
-        let mut lock = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&name)
-            .map_err(RunError::files(&name, "opened"))?;
-        match lock.try_lock() {
-            // Who holds it, for the message to the second; no harm if this cannot be written.
-            Ok(()) => {
-                let _ = lock.set_len(0).and_then(|()| write!(lock, "process {}", std::process::id()));
-            }
-            // A network file system without locks: better unlocked than no run at all.
-            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(error)) => return Err(RunError::files(&name, "locked")(error)),
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = lock.take(100).read_to_string(&mut holder);
-                return Err(RunError::Locked { path: path.to_owned(), holder });
-            }
-        }
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), _lock: FolderLock::acquire(path)? })
     }
 
     /// The folder itself.

@@ -2,26 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use ::image::{Rgb, RgbImage, imageops};
-use font8x8::UnicodeFonts;
+use ::image::{Rgb, RgbImage};
 use kirie_mask::{BBox, Rle};
 use rayon::prelude::*;
 
 use super::labels::{Instance, Labels};
 use super::{Dataset, Sample, check_frame};
+use crate::sheet::{GAP, Grid, INK, LETTER, LINE, PAPER, Tile, fill, fitted, text};
 use crate::write::{color, paint, paint_box};
-use crate::{DataError, Image, resize_bilinear};
+use crate::{DataError, Image};
 
-const PAPER: Rgb<u8> = Rgb([28, 28, 31]);
-const INK: Rgb<u8> = Rgb([232, 232, 232]);
-const WARNING: Rgb<u8> = Rgb([255, 128, 112]);
-const FAINT: Rgb<u8> = Rgb([90, 40, 40]);
-/// Pixels between cells.
-const GAP: u32 = 8;
-/// Height of a line of text, pixels: a letter, with space.
-const LINE: u32 = 22;
-/// Width of a letter, pixels, and half of its height.
-const LETTER: u32 = 8;
 /// Width of outlines, pixels.
 const OUTLINE: f64 = 1.5;
 /// Classes that the legend names at most.
@@ -74,42 +64,22 @@ pub struct Shown {
 /// [`Limits`](crate::Limits).
 pub fn preview(dataset: &Dataset, options: &PreviewOptions) -> Result<ContactSheet, DataError> {
     let chosen = choose(dataset.samples.len(), options.count, options.seed);
-    let columns = options.columns.clamp(1, chosen.len().max(1)) as u64;
-    let rows = (chosen.len() as u64).div_ceil(columns);
-    let (cell_width, cell_height) = options.cell;
-    let (step_x, step_y) =
-        (u64::from(cell_width) + u64::from(GAP), u64::from(cell_height) + u64::from(GAP + LINE));
-    if chosen.is_empty() || cell_width == 0 || cell_height == 0 {
-        return Err(DataError::ZeroSize { width: cell_width, height: cell_height });
-    }
-    let side = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-    let width = side((columns.saturating_mul(step_x)).saturating_add(GAP.into()));
-    let grid_height = side((rows.saturating_mul(step_y)).saturating_add(GAP.into()));
-    dataset.limits.check("the contact sheet", width, grid_height)?;
-
+    let grid = Grid::new(chosen.len(), options.columns, options.cell, &dataset.limits)?;
     let samples: Vec<&Sample> = chosen.iter().filter_map(|&index| dataset.samples.get(index)).collect();
     let cells: Vec<Cell> = samples.par_iter().map(|sample| cell(dataset, sample, options.cell)).collect();
     let shown: BTreeSet<u32> = cells.iter().flat_map(|cell| cell.classes.iter().copied()).collect();
-    let legend = Legend::new(dataset, &shown, width);
+    let legend = Legend::new(dataset, &shown, grid.width());
 
-    let mut sheet = RgbImage::from_pixel(width, grid_height.saturating_add(legend.height()), PAPER);
-    for (i, (cell, sample)) in (0..).zip(cells.iter().zip(samples)) {
-        let (x, y) = (u64::from(GAP) + i % columns * step_x, u64::from(GAP) + i / columns * step_y);
-        let (x, y) = (side(x), side(y));
-        let mut left = x;
-        match &cell.picture {
-            Some(picture) => {
-                left = x + (cell_width - picture.width().min(cell_width)) / 2;
-                let top = y + (cell_height - picture.height().min(cell_height)) / 2;
-                imageops::replace(&mut sheet, picture.rgb(), left.into(), top.into());
-            }
-            None => fill(&mut sheet, [x, y, cell_width, cell_height], FAINT),
-        }
-        let ink = if cell.problem.is_some() { WARNING } else { INK };
-        caption(&mut sheet, [x, left, y + cell_height + 3], cell_width, &cell.caption(dataset, sample), ink);
-    }
-    legend.draw(&mut sheet, grid_height);
-    let problems = cells.into_iter().map(|cell| cell.problem);
+    let (tiles, problems): (Vec<Tile>, Vec<_>) = cells
+        .into_iter()
+        .zip(samples)
+        .map(|(cell, sample)| {
+            let caption = cell.caption(dataset, sample);
+            (Tile { picture: cell.picture, caption, warning: cell.problem.is_some() }, cell.problem)
+        })
+        .unzip();
+    let mut sheet = grid.draw(&tiles, legend.height());
+    legend.draw(&mut sheet, grid.height());
     let shown = chosen.into_iter().zip(problems).map(|(index, problem)| Shown { index, problem }).collect();
     Ok(ContactSheet { sheet: Image::try_from(sheet)?, shown })
 }
@@ -232,16 +202,6 @@ fn scaled(mask: &Rle, (width, height): (u32, u32)) -> Rle {
     Rle::from_fn(width, height, |x, y| pixels[y * width + x])
 }
 
-/// The picture at the largest size that fits, aspect kept.
-fn fitted(picture: &Image, (width, height): (u32, u32)) -> Result<Image, DataError> {
-    let scale = f64::min(
-        f64::from(width) / f64::from(picture.width()),
-        f64::from(height) / f64::from(picture.height()),
-    );
-    let side = |own: u32, room: u32| ((f64::from(own) * scale).round() as u32).clamp(1, room);
-    resize_bilinear(picture, side(picture.width(), width), side(picture.height(), height))
-}
-
 /// `count` of the numbers below `all`, ascending, drawn with a generator of its own (SplitMix64), so that a seed means
 /// the same everywhere and for ever.
 fn choose(all: usize, count: usize, seed: u64) -> Vec<usize> {
@@ -302,40 +262,6 @@ impl Legend {
             let (x, y) = (GAP + i % self.columns * self.column_width, top + i / self.columns * LINE);
             fill(sheet, [x, y, 16, 16], *color);
             text(sheet, x + LINE, y, name, INK);
-        }
-    }
-}
-
-/// A name in the cell from `x`, `width` wide, under a picture from `left`; of one too long the end is kept, which tells
-/// more.
-fn caption(sheet: &mut RgbImage, [x, left, y]: [u32; 3], width: u32, name: &str, ink: Rgb<u8>) {
-    let room = (width / LETTER) as usize;
-    let length = name.chars().count();
-    let shown: String = name.chars().skip(length.saturating_sub(room)).collect();
-    let spare = width.saturating_sub(length.min(room) as u32 * LETTER);
-    text(sheet, left.min(x + spare), y, &shown, ink);
-}
-
-/// Text in letters of 8x8 pixels, drawn twice as high. Letters the font lacks become `?`.
-fn text(sheet: &mut RgbImage, x: u32, y: u32, text: &str, ink: Rgb<u8>) {
-    let find = |letter| font8x8::BASIC_FONTS.get(letter).or_else(|| font8x8::LATIN_FONTS.get(letter));
-    // No more than the sheet can show.
-    let room = sheet.width() / LETTER;
-    for (i, letter) in (0..room).zip(text.chars()) {
-        let Some(rows) = find(letter).or_else(|| find('?')) else { continue };
-        for (row, bits) in (0..).zip(rows) {
-            for column in (0..LETTER).filter(|column| bits >> column & 1 == 1) {
-                fill(sheet, [x + i * LETTER + column, y + 2 * row, 1, 2], ink);
-            }
-        }
-    }
-}
-
-/// Fills the part of a rectangle (x, y, width, height) that lies on the sheet.
-fn fill(sheet: &mut RgbImage, [x, y, width, height]: [u32; 4], color: Rgb<u8>) {
-    for y in y..y.saturating_add(height).min(sheet.height()) {
-        for x in x..x.saturating_add(width).min(sheet.width()) {
-            sheet.put_pixel(x, y, color);
         }
     }
 }

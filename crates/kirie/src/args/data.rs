@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use kirie_data::datasets::Layout;
+use kirie_moda::rank::Measure;
+
+use super::ModelArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct DataArgs {
@@ -20,6 +23,8 @@ pub(crate) enum DataCommand {
     Convert(ConvertArgs),
     /// Some pictures of a set with their labels laid over them, on one sheet
     Preview(PreviewArgs),
+    /// What to label next: the pictures that a model is least sure of
+    Rank(Box<RankArgs>),
 }
 
 /// Which set, and what is known about it beforehand.
@@ -161,4 +166,104 @@ pub(crate) struct PreviewArgs {
     /// Machine-readable: which pictures are shown
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Written to OUT: ranking.json, ranking.csv, sheet.jpg.
+
+Examples:
+  kirie data rank new-photos/ -o next --top 40
+  kirie data rank new-photos/ -o next --top 40 --diverse --random 0.1
+  kirie data rank labelled/ --split val --prompt boxes --judge -o judged")]
+pub(crate) struct RankArgs {
+    #[command(flatten)]
+    pub(crate) set: SetArgs,
+    /// Folder for the list and the sheet of pictures
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// Pictures to label next, which the sheet shows
+    #[arg(long, default_value_t = 24, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) top: u32,
+    /// The order: mean is that by the mean rank of margin and jitter
+    #[arg(long, default_value = "mean", value_name = "KEY", value_parser = rank_by())]
+    pub(crate) by: RankBy,
+    /// Of the most doubtful, five times as many as wanted, those that differ most: not the same thing over and over
+    #[arg(long)]
+    pub(crate) diverse: bool,
+    /// This part of them at random from all others instead, 0 to 1: tells how good the model is on all
+    #[arg(long, default_value_t = 0.0, value_name = "PART", value_parser = part)]
+    pub(crate) random: f64,
+    /// What is drawn at random, and how boxes are moved; the same seed gives the same list
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) seed: u64,
+    /// How well the order tells which answers are wrong: for sets with masks, asked with --prompt boxes
+    #[arg(long)]
+    pub(crate) judge: bool,
+
+    /// What the model is asked: the labels' boxes, or everything; auto takes boxes where every picture has labels
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHAT", help_heading = "Asking")]
+    pub(crate) prompt: RankPrompt,
+    /// Points along a side of the grid that asks for everything
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64), help_heading = "Asking")]
+    pub(crate) points_per_side: u32,
+    /// Objects looked at in a picture, at most
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Asking")]
+    pub(crate) objects: u32,
+    /// Boxes asked for each object, each moved a little
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=100), help_heading = "Asking")]
+    pub(crate) jitters: u32,
+
+    #[command(flatten, next_help_heading = "Model")]
+    pub(crate) model: ModelArgs,
+    /// Machine-readable: what ranking.json holds
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What pictures are ordered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RankBy {
+    /// The mean rank of [`Measure::DEFAULT`].
+    Mean,
+    /// One measure.
+    One(Measure),
+}
+
+impl RankBy {
+    /// Its name on the command line and in files.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::One(measure) => measure.name(),
+        }
+    }
+
+    /// All there are.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        std::iter::once(Self::Mean).chain(Measure::ALL.map(Self::One))
+    }
+}
+
+fn rank_by() -> impl TypedValueParser<Value = RankBy> {
+    PossibleValuesParser::new(RankBy::all().map(RankBy::name)).try_map(|name| {
+        RankBy::all().find(|by| by.name() == name).ok_or_else(|| format!("{name} is no measure"))
+    })
+}
+
+fn part(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(part) if (0.0..=1.0).contains(&part) => Ok(part),
+        _ => Err("expected a number from 0 to 1".to_owned()),
+    }
+}
+
+/// What a model is asked to be ranked by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RankPrompt {
+    /// Boxes where every picture has labels, else everything
+    Auto,
+    /// A grid of points
+    Everything,
+    /// The boxes of the labels; pictures without are left out
+    Boxes,
 }

@@ -1,5 +1,6 @@
 //! `kirie data`.
 
+mod rank;
 mod summary;
 
 use std::path::Path;
@@ -27,6 +28,7 @@ pub(crate) fn run(args: DataArgs) -> anyhow::Result<()> {
         DataCommand::Inspect(args) => run_inspect(&args),
         DataCommand::Convert(args) => run_convert(&args),
         DataCommand::Preview(args) => run_preview(&args),
+        DataCommand::Rank(args) => rank::run(&args),
     }
 }
 

@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+pub(crate) mod adapters;
 pub(crate) mod bench;
 pub(crate) mod data;
 pub(crate) mod embed;

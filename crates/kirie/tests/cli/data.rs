@@ -385,3 +385,108 @@ fn a_sheet_with_gaps_and_sheets_refused() {
     answer.expect(1, &["b: set/images/b.png: ", "1 of 3 pictures failed"]);
     assert!(place.path("s.png").is_file());
 }
+
+/// A disc on a plain ground, and noise.
+fn scene(place: &Place, name: &str, disc: bool) {
+    let (width, height) = (64, 48);
+    fs::create_dir_all(place.path(name).parent().unwrap()).unwrap();
+    let pixels = (0..width * height).flat_map(|i: u32| {
+        let (x, y) = (i % width, i / width);
+        let noise = (i.wrapping_mul(2_654_435_761) >> 24) as u8;
+        if !disc {
+            return [noise, noise.wrapping_mul(3), noise.wrapping_add(90)];
+        }
+        let inside = x.abs_diff(30).pow(2) + y.abs_diff(24).pow(2) < 200;
+        if inside { [220, 60, 40] } else { [40, 60, 80] }
+    });
+    write_picture(place.path(name), &Image::from_raw(width, height, pixels.collect()).unwrap()).unwrap();
+}
+
+#[test]
+fn what_to_label_next() {
+    let place = Place::new();
+    for (name, disc) in [("disc-a", true), ("disc-b", true), ("noise", false)] {
+        scene(&place, &format!("new/{name}.png"), disc);
+    }
+    place.write("new/broken.png", "no picture");
+    let line = "data rank new -o next --top 2 --points-per-side 3 --objects 2 --jitters 2 --threads 1";
+    let answer = place.run(line);
+    answer.expect(1, &["broken.png", "1 of 4 pictures failed"]);
+    assert!(answer.stdout.starts_with("2 of 3 pictures to label next, by mean\n"), "{}", answer.stdout);
+    assert_eq!(place.names("next"), ["ranking.csv", "ranking.json", "sheet.jpg"]);
+    let json = place.json("next/ranking.json");
+    assert_eq!(
+        fields(&json),
+        ["set", "model", "by", "prompt", "seed", "complete", "pictures", "left_out", "failed", "judged"]
+    );
+    assert_eq!((&json["model"], &json["prompt"]), (&json!("kirie-small"), &json!("everything")));
+    assert_eq!(json["failed"][0]["id"], "broken");
+    let pictures = json["pictures"].as_array().unwrap();
+    assert_eq!(pictures.iter().map(|p| p["place"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(pictures.iter().map(|p| p["chosen"] == true).collect::<Vec<_>>(), [true, true, false]);
+    let scores: Vec<f64> = pictures.iter().map(|p| p["score"].as_f64().unwrap()).collect();
+    assert!(scores[0] >= scores[1] && scores[1] >= scores[2], "{scores:?}");
+    let measures = fields(&pictures[0]["measures"]);
+    assert_eq!(measures, ["predicted-iou", "stability", "entropy", "margin", "jitter", "bald"]);
+    // Two pictures that are alike have the same doubts.
+    let of = |id: &str| pictures.iter().find(|p| p["id"] == id).unwrap()["measures"].clone();
+    assert_eq!(of("disc-a"), of("disc-b"));
+    assert_ne!(of("disc-a"), of("noise"));
+    let csv = fs::read_to_string(place.path("next/ranking.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 4);
+    assert!(csv.starts_with("place,id,chosen,score,objects,predicted-iou,stability,"), "{csv}");
+    let sheet = read_image(place.path("next/sheet.jpg"), &Limits::default()).unwrap();
+    assert_eq!((sheet.width(), sheet.height()), (2 * 328 + 8, 240 + 22 + 16));
+
+    // The same again, and the unlike ones: not both discs.
+    fs::remove_file(place.path("new/broken.png")).unwrap();
+    let again = place.run(&format!("{line} --json")).done().json();
+    assert_eq!(again["pictures"], json["pictures"]);
+    let diverse = place.run(&format!("{line} --diverse --json")).done().json();
+    let chosen = diverse["pictures"].as_array().unwrap().iter().filter(|p| p["chosen"] == true);
+    let ids: Vec<&str> = chosen.map(|p| p["id"].as_str().unwrap()).collect();
+    assert!(ids.contains(&"noise") && ids.len() == 2, "{ids:?}");
+
+    let before = place.files();
+    for (arguments, code, words) in [
+        ("new -o out --by size", 2, "[possible values: mean, predicted-iou"),
+        ("new -o out --judge --prompt everything", 2, "--judge compares answers to boxes"),
+        ("new -o out --random 2", 2, "expected a number from 0 to 1"),
+        ("new -o out --prompt boxes", 1, "no picture could be asked about"),
+        ("nowhere -o out", 1, "nowhere"),
+    ] {
+        place.run(&format!("data rank {arguments}")).expect(code, &[words]);
+    }
+    assert_eq!(place.files(), before);
+}
+
+#[test]
+fn boxes_are_ranked_and_judged() {
+    let place = Place::new();
+    for (name, disc) in [("a", true), ("b", false), ("c", true)] {
+        scene(&place, &format!("set/images/{name}.png"), disc);
+        mask(&place, &format!("set/masks/{name}.png"), 64, 48, |x, y| {
+            u8::from(x.abs_diff(30).pow(2) + y.abs_diff(24).pow(2) < 200)
+        });
+    }
+    place.write("set/classes.txt", "0\tbackground\n1\tdisc\n");
+    let line = "data rank set -o judged --judge --by stability --jitters 2 --threads 1";
+    let answer = place.run(line).done();
+    assert!(answer.stdout.contains("how well each order tells wrong answers"), "{}", answer.stdout);
+    let json = place.json("judged/ranking.json");
+    assert_eq!((&json["prompt"], &json["by"]), (&json!("boxes"), &json!("stability")));
+    let judged = json["judged"].as_array().unwrap();
+    assert_eq!(judged.len(), 7);
+    let iou = |id: &str| {
+        let pictures = json["pictures"].as_array().unwrap();
+        pictures.iter().find(|p| p["id"] == id).unwrap()["iou"].as_f64().unwrap()
+    };
+    assert!(iou("a") > 0.8, "the model cuts out a plain disc: {}", iou("a"));
+    assert_eq!(iou("a"), iou("c"));
+    let random = (3.0 - iou("a") - iou("b") - iou("c")) / 3.0;
+    let found = judged[0]["judgement"]["aurc_random"].as_f64().unwrap();
+    assert!((found - random).abs() < 1e-9, "{found}, {random}");
+    // Boxes are what is there to ask with, so auto takes them.
+    let json = place.run("data rank set -o boxes --jitters 2 --json").done().json();
+    assert_eq!((&json["prompt"], &json["judged"]), (&json!("boxes"), &json!([])));
+}

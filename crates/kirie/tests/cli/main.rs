@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, but not what they call")]
 
+mod adapters;
 mod bad_input;
 mod common;
 mod continual;

@@ -3,7 +3,6 @@
 mod coco;
 mod lost;
 mod masks;
-mod place;
 mod voc;
 mod yolo;
 
@@ -18,10 +17,9 @@ use super::labels::{Instance, Labels, Segmentation};
 use super::{Class, Dataset, Layout, MaskMeaning, Sample, check_frame};
 use crate::decode::read_bytes;
 use crate::write::{DEFAULT_TOLERANCE, PictureFormat, encode_picture};
-use crate::{DataError, create_parent, write_atomic};
+use crate::{DataError, NewFolder, create_parent, write_atomic};
 use lost::Losses;
 pub use lost::{Loss, LossKind};
-use place::Place;
 
 /// What to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,7 +106,7 @@ pub fn convert(
     options: &ConvertOptions,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Converted, DataError> {
-    let place = Place::new(folder.as_ref())?;
+    let place = NewFolder::new(folder.as_ref())?;
     let job = Job {
         dataset,
         folder: place.work(),

@@ -5,49 +5,10 @@ use std::path::Path;
 
 use kirie_data::datasets::{ClassShare, Converted, Dataset, Inspection, ObjectStats, Problem, Spread};
 
+use crate::report::Table;
+
 /// Classes listed at most.
 const CLASSES: usize = 100;
-
-/// A table: columns as wide as they need be, numbers to the right.
-struct Table {
-    rows: Vec<Vec<String>>,
-    /// Columns of words.
-    left: usize,
-}
-
-impl Table {
-    /// The first `left` columns are words.
-    fn new(left: usize, head: &[&str]) -> Self {
-        Self { rows: vec![head.iter().map(|&word| word.to_owned()).collect()], left }
-    }
-
-    fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
-    }
-
-    fn write(&self, text: &mut String, indent: usize) {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        for row in &self.rows {
-            let mut line = " ".repeat(indent);
-            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-                let gap = if column > 0 { "  " } else { "" };
-                // Writing to a String cannot fail.
-                let _ = if column < self.left {
-                    write!(line, "{gap}{cell:<width$}")
-                } else {
-                    write!(line, "{gap}{cell:>width$}")
-                };
-            }
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
-    }
-}
 
 /// What inspection found.
 pub(super) fn inspection(found: &Inspection) -> String {

@@ -1,4 +1,4 @@
-//! Where a converted set is written: first aside, then under its name.
+//! Folders that appear whole: written aside, then given their name.
 
 use std::fs;
 use std::io;
@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::atomic::folder_of;
 use crate::decode::cannot_read;
 use crate::{DataError, create_parent};
 
-/// A hidden folder, which goes away when it is dropped, and the name that its content is to get.
-pub(super) struct Place {
+/// A folder in the making: a hidden one beside its place (`.kirie-*.tmp`), which goes away when it is dropped, and the name
+/// that its content is to get.
+#[derive(Debug)]
+pub struct NewFolder {
     target: PathBuf,
     /// Whether the target was there, and empty.
     exists: bool,
@@ -18,9 +21,13 @@ pub(super) struct Place {
     work: PathBuf,
 }
 
-impl Place {
-    /// Makes sure that there is nothing of the target's name, or an empty folder.
-    pub(super) fn new(target: &Path) -> Result<Self, DataError> {
+impl NewFolder {
+    /// Makes sure that there is nothing of the target's name, or an empty folder. Folders above it that are missing are
+    /// made.
+    ///
+    /// # Errors
+    /// [`DataError::NotEmpty`], or the system's reason.
+    pub fn new(target: &Path) -> Result<Self, DataError> {
         let failed = |source| cannot_write(target, source);
         let exists = match fs::read_dir(target) {
             Ok(mut entries) => match entries.next() {
@@ -33,23 +40,26 @@ impl Place {
         };
         // On the same disk as the target, so that renaming is all there is left to do. An empty folder may be a disk of
         // its own.
-        let parent = if exists { target } else { parent(target) };
+        let parent = if exists { target } else { folder_of(target) };
         create_parent(target)?;
         let hidden =
             tempfile::Builder::new().prefix(".kirie-").suffix(".tmp").tempdir_in(parent).map_err(failed)?;
-        // The hidden folder itself is for this user alone; the set gets the permissions of any new folder.
-        let work = hidden.path().join("set");
+        // The hidden folder itself is for this user alone; the content gets the permissions of any new folder.
+        let work = hidden.path().join("new");
         fs::create_dir(&work).map_err(failed)?;
         Ok(Self { target: target.to_owned(), exists, hidden, work })
     }
 
     /// The folder to write to.
-    pub(super) fn work(&self) -> &Path {
+    pub fn work(&self) -> &Path {
         &self.work
     }
 
     /// Gives what was written its name.
-    pub(super) fn finish(self) -> Result<(), DataError> {
+    ///
+    /// # Errors
+    /// The system's reason.
+    pub fn finish(self) -> Result<(), DataError> {
         let failed = |source| cannot_write(&self.target, source);
         if self.exists {
             for entry in fs::read_dir(&self.work).map_err(failed)? {
@@ -65,8 +75,4 @@ impl Place {
 
 fn cannot_write(path: &Path, source: io::Error) -> DataError {
     DataError::Write { name: path.display().to_string(), source }
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
