@@ -25,4 +25,4 @@ pub use error::DataError;
 pub use image::Image;
 pub use index_map::{IndexMap, read_index_map};
 pub use records::{ImageMasks, ImageRecord, MaskRecord};
-pub use resize::{longest_side, resize_bilinear};
+pub use resize::{longest_side, resize_bicubic, resize_bilinear};

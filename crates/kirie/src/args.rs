@@ -1,5 +1,6 @@
 //! The command line, declared.
 
+mod contrastive;
 mod data;
 mod evaluate;
 mod semantic;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::device::DeviceArg;
 use crate::prompts::{BoxArg, PointArg};
 
+pub(crate) use contrastive::{EvaluateContrastiveArgs, TrainContrastiveArgs};
 pub(crate) use data::{
     ConvertArgs, DataArgs, DataCommand, InspectArgs, Masks, PicturesArg, PreviewArgs, SetArgs, To,
 };

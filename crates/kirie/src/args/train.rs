@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::TrainSemanticArgs;
+use super::{TrainContrastiveArgs, TrainSemanticArgs};
 use crate::device::DeviceArg;
 
 #[derive(Debug, Args)]
@@ -19,6 +19,8 @@ pub(crate) enum TrainCommand {
     Promptable(TrainRunArgs),
     /// Fine-tune a model for classes of your own, on pictures of any size; or compare ways to do so
     Semantic(Box<TrainSemanticArgs>),
+    /// Pre-train an encoder on pictures without labels, by views of their regions or of the whole
+    Contrastive(Box<TrainContrastiveArgs>),
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! `kirie evaluate`.
 
+mod contrastive;
 mod files;
 mod page;
 mod progress;
@@ -34,6 +35,7 @@ pub(crate) fn run(args: EvaluateArgs) -> anyhow::Result<()> {
     match args.command {
         EvaluateCommand::Promptable(args) => promptable(&args),
         EvaluateCommand::Semantic(args) => semantic::run(&args),
+        EvaluateCommand::Contrastive(args) => contrastive::run(&args),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `kirie train`.
 
+mod contrastive;
 mod plan;
 mod semantic;
 mod sweep;
@@ -18,6 +19,7 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<()> {
     match args.command {
         TrainCommand::Promptable(args) => promptable(&args),
         TrainCommand::Semantic(args) => semantic::run(&args),
+        TrainCommand::Contrastive(args) => contrastive::run(&args),
     }
 }
 

@@ -9,6 +9,7 @@
 mod bad_input;
 mod common;
 mod contract;
+mod contrastive;
 mod data;
 mod evaluate;
 mod folders;
