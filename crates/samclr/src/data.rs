@@ -227,3 +227,65 @@ impl Labelled {
         &self.dataset.samples[self.samples[position].0].id
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{config, draw_classes, draw_set};
+
+    #[test]
+    fn no_picture_is_twice_in_a_batch() {
+        let set = tempfile::tempdir().unwrap();
+        draw_set(set.path(), 11);
+        let pictures = Pictures::open(&config(set.path(), &[])).unwrap();
+        let streams = Streams::new(4);
+        let mut first = Vec::new();
+        for batch in 0..20 {
+            let found = pictures.batch(&streams, batch, 4);
+            let mut positions: Vec<usize> = found.iter().map(|(_, n)| *n).collect();
+            // Two whole batches an epoch.
+            assert!(found.len() == 4 && found.iter().all(|(epoch, _)| *epoch == batch / 2), "{found:?}");
+            if batch < 2 {
+                first.extend(positions.clone());
+            }
+            positions.sort_unstable();
+            positions.dedup();
+            assert_eq!(positions.len(), 4);
+        }
+        first.sort_unstable();
+        first.dedup();
+        assert_eq!(first.len(), 8, "nor in an epoch");
+    }
+
+    #[test]
+    fn decoded_pictures_are_kept_as_far_as_there_is_room() {
+        let set = tempfile::tempdir().unwrap();
+        draw_set(set.path(), 3);
+        let kept = Pictures::open(&config(set.path(), &["data.cache_mib=1"])).unwrap();
+        assert!(Arc::ptr_eq(&kept.decoded(1).unwrap(), &kept.decoded(1).unwrap()));
+        let bare = Pictures::open(&config(set.path(), &["data.cache_mib=0"])).unwrap();
+        let (a, b) = (bare.decoded(1).unwrap(), bare.decoded(1).unwrap());
+        assert!(!Arc::ptr_eq(&a, &b) && a.as_raw() == b.as_raw());
+    }
+
+    #[test]
+    fn labelled_pictures_have_one_class_each() {
+        let set = tempfile::tempdir().unwrap();
+        draw_classes(set.path(), 10);
+        let all = Labelled::open(set.path(), Some("train"), 0).unwrap();
+        assert_eq!(
+            (all.classes.as_slice(), all.samples.len()),
+            (&["blue".to_owned(), "red".to_owned()][..], 20)
+        );
+        let [asked, others] = all.parts(4);
+        assert!(!asked.is_empty() && asked.len() + others.len() == 20);
+        assert!(all.labels(&asked).iter().all(|label| *label < 2));
+        let some = Labelled::open(set.path(), Some("train"), 4).unwrap();
+        let labels: Vec<u32> = some.samples.iter().map(|(_, label)| *label).collect();
+        assert_eq!(labels, [0, 0, 1, 1], "spread over the set");
+        let bare = tempfile::tempdir().unwrap();
+        draw_set(bare.path(), 2);
+        let error = Labelled::open(bare.path(), Some("train"), 0).unwrap_err().to_string();
+        assert!(error.contains("2 pictures show no class"), "{error}");
+    }
+}

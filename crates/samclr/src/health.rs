@@ -135,7 +135,7 @@ mod tests {
     fn spread_of_the_reference() {
         let a = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.8, 0.6, 0.0, 0.0, 0.6, 0.8];
         assert!((spread(&a, 3) - 0.446101).abs() < 1e-6, "{}", spread(&a, 3));
-        assert_eq!(spread(&[0.3; 12], 3), 0.0);
+        assert!(spread(&[0.3; 12], 3) < 1e-9);
     }
 
     #[test]
@@ -149,16 +149,17 @@ mod tests {
         let turned = [0.0, 1.0, -1.0, 0.0, 0.0, -1.0, 1.0, 0.0];
         let other = health(&first, &turned, 2);
         assert_eq!(other.top1, 0.0);
-        assert!((other.alignment - 2.0).abs() < 1e-6);
+        assert!((other.alignment - 2.0).abs() < 1e-4);
         let collapsed = health(&[1.0; 8], &[1.0; 8], 2);
-        assert_eq!((collapsed.spread, collapsed.uniformity, collapsed.top1), (0.0, 0.0, 0.0));
+        assert_eq!((collapsed.uniformity, collapsed.top1), (0.0, 0.0));
+        assert!(collapsed.spread < 1e-9);
     }
 
     #[test]
     fn rank_is_that_of_the_directions_used() {
         let square: Vec<f32> = vec![1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0];
-        assert!((rank_me(&square, 3) - 2.0).abs() < 1e-6);
-        assert!((rank_me(&[2.0, 0.0, 0.0, 4.0, 0.0, 0.0], 3) - 1.0).abs() < 1e-6);
+        assert!((rank_me(&square, 3) - 2.0).abs() < 1e-4);
+        assert!((rank_me(&[2.0, 0.0, 0.0, 4.0, 0.0, 0.0], 3) - 1.0).abs() < 1e-4);
         assert_eq!(rank_me(&[0.0; 6], 3), 1.0);
     }
 
