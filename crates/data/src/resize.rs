@@ -1,7 +1,7 @@
 //! Resizing exactly as Pillow's `Image.resize(size, Image.BILINEAR)` does on 8-bit pictures, which is what the
-//! reference preprocessing of the Segment Anything family uses.
+//! reference preprocessing of the Segment Anything family uses; and as `Image.BICUBIC`, which random crops use.
 //!
-//! The rule: a triangle filter that widens when shrinking; columns first, then rows, with 8-bit values between; per
+//! The rule: a triangle (or cubic) filter that widens when shrinking; columns first, then rows, with 8-bit values between; per
 //! output pixel the weights are normalised in double precision and rounded to 22 fractional bits; sums are rounded
 //! half up. An axis whose length does not change is not filtered. The tests hold results of Pillow itself.
 //!
@@ -23,16 +23,66 @@ const WEIGHT_BITS: u32 = 22;
 /// # Errors
 /// [`DataError::ZeroSize`] for a side of 0, [`DataError::TooLarge`] when there is no memory for the result.
 pub fn resize_bilinear(image: &Image, width: u32, height: u32) -> Result<Image, DataError> {
+    resize(image, [width, height], Filter::Triangle, true)
+}
+
+/// The same with the cubic filter, by the thread that asks: for many small views, which are made side by side.
+///
+/// # Errors
+/// As [`resize_bilinear`].
+pub fn resize_bicubic(image: &Image, width: u32, height: u32) -> Result<Image, DataError> {
+    resize(image, [width, height], Filter::Cubic, false)
+}
+
+/// What a source pixel weighs by its distance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filter {
+    Triangle,
+    /// Keys' cubic with a = -0.5.
+    Cubic,
+}
+
+impl Filter {
+    /// How far it reaches, output pixels.
+    fn support(self) -> f64 {
+        match self {
+            Self::Triangle => 1.0,
+            Self::Cubic => 2.0,
+        }
+    }
+
+    fn weight(self, distance: f64) -> f64 {
+        const A: f64 = -0.5;
+        let x = distance.abs();
+        match self {
+            Self::Triangle => (1.0 - x).max(0.0),
+            Self::Cubic if x < 1.0 => ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0,
+            Self::Cubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * A,
+            Self::Cubic => 0.0,
+        }
+    }
+}
+
+/// `parallel` says whether rows are shared out among rayon's threads.
+fn resize(
+    image: &Image,
+    [width, height]: [u32; 2],
+    filter: Filter,
+    parallel: bool,
+) -> Result<Image, DataError> {
     if width == 0 || height == 0 {
         return Err(DataError::ZeroSize { width, height });
     }
     let narrowed;
     let mut source = image;
     if width != source.width() {
-        narrowed = resize_columns(source, width)?;
+        narrowed = resize_columns(source, width, filter, parallel)?;
         source = &narrowed;
     }
-    if height == source.height() { Ok(source.clone()) } else { resize_rows(source, height) }
+    if height == source.height() {
+        return Ok(source.clone());
+    }
+    resize_rows(source, height, filter, parallel)
 }
 
 /// The size of a `width` x `height` picture scaled so that its longer side is `target`: each side rounded half up
@@ -50,17 +100,18 @@ struct Windows {
     starts: Vec<usize>,
     /// `ends[i]` is where the weights of output position i end in `weights`; they start where those of i - 1 end.
     ends: Vec<usize>,
-    weights: Vec<u32>,
+    weights: Vec<i32>,
 }
 
 impl Windows {
-    /// Windows of the triangle filter from `source` to `target` positions, both at least 1.
+    /// Windows of a filter from `source` to `target` positions, both at least 1.
     ///
     /// The arithmetic repeats Pillow's `precompute_coeffs` step by step, because the last bit depends on the order.
-    fn new(source: u32, target: u32) -> Self {
+    fn new(source: u32, target: u32, filter: Filter) -> Self {
         let scale = f64::from(source) / f64::from(target);
-        let support = scale.max(1.0);
-        let per_pixel = 1.0 / support;
+        let widened = scale.max(1.0);
+        let support = filter.support() * widened;
+        let per_pixel = 1.0 / widened;
         let mut windows = Self { starts: Vec::new(), ends: Vec::new(), weights: Vec::new() };
         let mut window = Vec::new();
         for position in 0..target {
@@ -70,10 +121,11 @@ impl Windows {
             window.clear();
             window.extend((start..end).map(|k| {
                 let distance = (f64::from(k) - center + 0.5) * per_pixel;
-                (1.0 - distance.abs()).max(0.0)
+                filter.weight(distance)
             }));
             let total: f64 = window.iter().sum();
-            let fixed = |w: f64| (0.5 + w / total * f64::from(1u32 << WEIGHT_BITS)) as u32;
+            // Rounded half away from zero, as a cast in C does it.
+            let fixed = |w: f64| (w / total * f64::from(1_u32 << WEIGHT_BITS) + 0.5_f64.copysign(w)) as i32;
             windows.starts.push(start as usize);
             windows.weights.extend(window.iter().map(|&w| fixed(w)));
             windows.ends.push(windows.weights.len());
@@ -82,7 +134,7 @@ impl Windows {
     }
 
     /// Start of the window and its weights, for every output position.
-    fn iter(&self) -> impl Iterator<Item = (usize, &[u32])> {
+    fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
         let mut from = 0;
         self.starts.iter().zip(&self.ends).map(move |(&start, &end)| {
             let weights = &self.weights[from..end];
@@ -92,56 +144,63 @@ impl Windows {
     }
 }
 
-/// Rounds a weighted sum to a pixel value. Weights add up to 1 but for rounding, so only the top needs a bound, and
-/// 32 bits hold every sum (255 * 2^22 and some).
-fn round(sum: u32) -> u8 {
-    (sum >> WEIGHT_BITS).min(255) as u8
+/// Rounds a weighted sum to a pixel value. Weights add up to 1 but for rounding, those of the cubic filter's lobes to -0.15 or so,
+/// and 32 bits hold every sum (1.3 * 255 * 2^22).
+fn round(sum: i32) -> u8 {
+    (sum >> WEIGHT_BITS).clamp(0, 255) as u8
 }
 
-const HALF: u32 = 1 << (WEIGHT_BITS - 1);
+const HALF: i32 = 1 << (WEIGHT_BITS - 1);
 
-fn resize_columns(image: &Image, width: u32) -> Result<Image, DataError> {
-    let windows = Windows::new(image.width(), width);
+fn resize_columns(image: &Image, width: u32, filter: Filter, parallel: bool) -> Result<Image, DataError> {
+    let windows = Windows::new(image.width(), width, filter);
     let (source_row, target_row) = (image.width() as usize * 3, width as usize * 3);
     let mut pixels = buffer(width, image.height())?;
-    pixels.par_chunks_exact_mut(target_row).zip(image.as_raw().par_chunks_exact(source_row)).for_each(
-        |(target, source)| {
-            for (out, (start, weights)) in target.as_chunks_mut::<3>().0.iter_mut().zip(windows.iter()) {
-                let mut sum = [HALF; 3];
-                let window = &source[start * 3..(start + weights.len()) * 3];
-                for (pixel, &weight) in window.as_chunks::<3>().0.iter().zip(weights) {
-                    for (sum, &value) in sum.iter_mut().zip(pixel) {
-                        *sum += weight * u32::from(value);
-                    }
+    let narrow = |(target, source): (&mut [u8], &[u8])| {
+        for (out, (start, weights)) in target.as_chunks_mut::<3>().0.iter_mut().zip(windows.iter()) {
+            let mut sum = [HALF; 3];
+            let window = &source[start * 3..(start + weights.len()) * 3];
+            for (pixel, &weight) in window.as_chunks::<3>().0.iter().zip(weights) {
+                for (sum, &value) in sum.iter_mut().zip(pixel) {
+                    *sum += weight * i32::from(value);
                 }
-                *out = sum.map(round);
             }
-        },
-    );
+            *out = sum.map(round);
+        }
+    };
+    let source = image.as_raw();
+    if parallel {
+        pixels.par_chunks_exact_mut(target_row).zip(source.par_chunks_exact(source_row)).for_each(narrow);
+    } else {
+        pixels.chunks_exact_mut(target_row).zip(source.chunks_exact(source_row)).for_each(narrow);
+    }
     Image::from_raw(width, image.height(), pixels)
 }
 
-fn resize_rows(image: &Image, height: u32) -> Result<Image, DataError> {
-    let windows = Windows::new(image.height(), height);
-    let windows: Vec<(usize, &[u32])> = windows.iter().collect();
+fn resize_rows(image: &Image, height: u32, filter: Filter, parallel: bool) -> Result<Image, DataError> {
+    let windows = Windows::new(image.height(), height, filter);
+    let windows: Vec<(usize, &[i32])> = windows.iter().collect();
     let row = image.width() as usize * 3;
     let mut pixels = buffer(image.width(), height)?;
+    let lower = |sums: &mut Vec<i32>, (target, (start, weights)): (&mut [u8], (usize, &[i32]))| {
+        sums.fill(HALF);
+        let window = &image.as_raw()[start * row..(start + weights.len()) * row];
+        for (source, &weight) in window.chunks_exact(row).zip(weights) {
+            for (sum, &value) in sums.iter_mut().zip(source) {
+                *sum += weight * i32::from(value);
+            }
+        }
+        for (out, &sum) in target.iter_mut().zip(sums.iter()) {
+            *out = round(sum);
+        }
+    };
     // One row of sums per thread, so that the inner loop runs along a row.
-    pixels.par_chunks_exact_mut(row).zip(windows).for_each_init(
-        || vec![0; row],
-        |sums, (target, (start, weights))| {
-            sums.fill(HALF);
-            let window = &image.as_raw()[start * row..(start + weights.len()) * row];
-            for (source, &weight) in window.chunks_exact(row).zip(weights) {
-                for (sum, &value) in sums.iter_mut().zip(source) {
-                    *sum += weight * u32::from(value);
-                }
-            }
-            for (out, &sum) in target.iter_mut().zip(sums.iter()) {
-                *out = round(sum);
-            }
-        },
-    );
+    if parallel {
+        pixels.par_chunks_exact_mut(row).zip(windows).for_each_init(|| vec![0; row], lower);
+    } else {
+        let mut sums = vec![0; row];
+        pixels.chunks_exact_mut(row).zip(windows).for_each(|job| lower(&mut sums, job));
+    }
     Image::from_raw(image.width(), height, pixels)
 }
 
@@ -184,10 +243,41 @@ mod tests {
     #[test]
     fn weights_are_normalised() {
         for (source, target) in [(1, 7), (7, 1), (1000, 3), (3, 1000), (65_535, 2)] {
-            for (start, weights) in Windows::new(source, target).iter() {
-                assert!(!weights.is_empty() && start + weights.len() <= source as usize);
-                let total: u32 = weights.iter().sum();
-                assert!(total.abs_diff(1 << WEIGHT_BITS) <= weights.len() as u32);
+            for filter in [Filter::Triangle, Filter::Cubic] {
+                for (start, weights) in Windows::new(source, target, filter).iter() {
+                    assert!(!weights.is_empty() && start + weights.len() <= source as usize);
+                    let total: i32 = weights.iter().sum();
+                    assert!(total.abs_diff(1 << WEIGHT_BITS) <= weights.len() as u32);
+                }
+            }
+        }
+    }
+    /// By the definition, in double precision: within a gray level, since values are rounded between columns and rows.
+    #[test]
+    fn cubic_is_its_definition() {
+        let value = |x: u32, y: u32, c: u32| ((x * 37 + y * 91 + c * 53 + x * y) % 256) as u8;
+        let raw = (0..23 * 31 * 3).map(|i| value(i / 3 % 23, i / 69, i % 3)).collect();
+        let image = Image::from_raw(23, 31, raw).expect("23 by 31 pixels");
+        let taps = |source: u32, target: u32, at: u32| -> Vec<(u32, f64)> {
+            let scale = f64::from(source) / f64::from(target);
+            let centre = (f64::from(at) + 0.5) * scale;
+            let weight = |k: u32| Filter::Cubic.weight((f64::from(k) + 0.5 - centre) / scale.max(1.0));
+            let all: f64 = (0..source).map(weight).sum();
+            (0..source).map(|k| (k, weight(k) / all)).collect()
+        };
+        for (width, height) in [(8, 8), (23, 10), (46, 40), (5, 64)] {
+            let found = resize_bicubic(&image, width, height).expect("room for it");
+            for (x, y, c) in (0..width * height * 3).map(|i| (i / 3 % width, i / 3 / width, i % 3)) {
+                let sum: f64 = taps(31, height, y)
+                    .iter()
+                    .map(|(v, across)| {
+                        let row: f64 =
+                            taps(23, width, x).iter().map(|(u, w)| w * f64::from(value(*u, *v, c))).sum();
+                        across * row.round().clamp(0.0, 255.0)
+                    })
+                    .sum();
+                let got = found.as_raw()[((y * width + x) * 3 + c) as usize];
+                assert!((f64::from(got) - sum.clamp(0.0, 255.0)).abs() <= 1.0, "{x}, {y}, {c}: {got} {sum}");
             }
         }
     }

@@ -52,6 +52,16 @@ impl Average {
     }
 }
 
+/// A follower one step later: `decay * follower + (1 - decay) * leader`, tensor by tensor, statistics of batch norm included. Both
+/// are of the same kind; the leader's tensors are looked up by their names.
+pub fn follow<M: Module>(follower: M, leader: &M, decay: f64) -> M {
+    let mut leader = tensors_of(leader);
+    replace(follower, |name, old| {
+        let new = leader.remove(name)?;
+        Some(old.clone() + (new - old) * (1.0 - decay))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +82,17 @@ mod tests {
         average.update(&set(2.0), 0);
         let value = average.get("weight").expect("its weight").clone().into_scalar::<f32>();
         assert!((value - 1.9).abs() < 1e-6, "{value}");
+    }
+
+    #[test]
+    fn a_follower_follows() {
+        let device = Device::flex();
+        let linear = LinearConfig::new(1, 1).init(&device);
+        let set = |value: f32| replace(linear.clone(), |_, t| Some(t.zeros_like() + value));
+        let followed = tensors_of(&follow(set(1.0), &set(3.0), 0.75));
+        assert_eq!(followed.len(), 2);
+        for (name, tensor) in followed {
+            assert_eq!(tensor.into_scalar::<f32>(), 1.5, "{name}");
+        }
     }
 }

@@ -60,12 +60,23 @@ pub fn tensors_of<M: Module>(module: &M) -> NamedTensors {
 }
 
 /// Gives each tensor of the module that `change` has something for its new value; the others stay as they are.
-pub(crate) fn replace<M: Module>(module: M, change: impl FnMut(&str, Tensor<1>) -> Option<Tensor<1>>) -> M {
+pub(crate) fn replace<M: Module>(
+    module: M,
+    mut change: impl FnMut(&str, Tensor<1>) -> Option<Tensor<1>>,
+) -> M {
+    replace_by_rank(module, |name, _, tensor| change(name, tensor))
+}
+
+/// The same; `change` is told how many dimensions the tensor has before it is made flat.
+pub(crate) fn replace_by_rank<M: Module>(
+    module: M,
+    change: impl FnMut(&str, usize, Tensor<1>) -> Option<Tensor<1>>,
+) -> M {
     struct Mapper<F> {
         path: KeyPath,
         change: F,
     }
-    impl<F: FnMut(&str, Tensor<1>) -> Option<Tensor<1>>> ModuleMapper for Mapper<F> {
+    impl<F: FnMut(&str, usize, Tensor<1>) -> Option<Tensor<1>>> ModuleMapper for Mapper<F> {
         fn enter_module(&mut self, name: &str, container_type: &str) {
             self.path.enter(name, container_type);
         }
@@ -78,7 +89,7 @@ pub(crate) fn replace<M: Module>(module: M, change: impl FnMut(&str, Tensor<1>) 
             let change = &mut self.change;
             param.map(|tensor| {
                 let (shape, autodiff) = (tensor.dims(), tensor.is_autodiff());
-                match change(&name, flat(tensor.clone().inner())) {
+                match change(&name, D, flat(tensor.clone().inner())) {
                     Some(new) if autodiff => Tensor::from_inner(new.reshape(shape)).set_require_grad(trained),
                     Some(new) => new.reshape(shape),
                     None => tensor,

@@ -15,7 +15,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
-use crate::named::{NamedTensors, replace};
+use crate::named::{NamedTensors, replace_by_rank};
 
 /// The update rule.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -230,7 +230,7 @@ impl Optimizer {
             _ => 1.0,
         };
         let mut gradients = gradients;
-        let module = replace(module, |name, weights| {
+        let module = replace_by_rank(module, |name, rank, weights| {
             let mut gradient = gradients.remove(name)?;
             if let Clip::Value(limit) = self.config.clip {
                 gradient = gradient.clamp(-limit, limit);
@@ -238,12 +238,19 @@ impl Optimizer {
             if scale != 1.0 {
                 gradient = gradient * scale;
             }
-            Some(self.update(name, weights, gradient, factor))
+            Some(self.update(name, rank, weights, gradient, factor))
         });
         Ok((module, Applied { gradient_norm: norm }))
     }
 
-    fn update(&mut self, name: &str, weights: Tensor<1>, gradient: Tensor<1>, factor: f64) -> Tensor<1> {
+    fn update(
+        &mut self,
+        name: &str,
+        rank: usize,
+        weights: Tensor<1>,
+        gradient: Tensor<1>,
+        factor: f64,
+    ) -> Tensor<1> {
         let group = self.group(name);
         let lr = self.config.lr * factor * group.map_or(1.0, |g| g.lr);
         let decay = group.and_then(|g| g.weight_decay).unwrap_or(self.config.weight_decay);
@@ -283,7 +290,7 @@ impl Optimizer {
             Rule::Sgd { momentum, lars_trust } => {
                 let decayed = if decay > 0.0 { gradient + weights.clone() * decay } else { gradient };
                 let scaled = match lars_trust {
-                    Some(trust) if !is_vector(name) => {
+                    Some(trust) if rank > 1 => {
                         let (w, g) = (norm_of(&weights), norm_of(&decayed));
                         if w > 0.0 && g > 0.0 { decayed * (trust * w / g) } else { decayed }
                     }
@@ -342,11 +349,6 @@ impl Optimizer {
     }
 }
 
-/// Norms and biases, which LARS leaves alone; told by their names, since tensors come flat.
-fn is_vector(name: &str) -> bool {
-    name.ends_with("bias") || name.contains("norm")
-}
-
 fn norm_of(tensor: &Tensor<1>) -> f64 {
     f64::from(tensor.clone().square().sum().into_scalar::<f32>()).sqrt()
 }
@@ -364,6 +366,7 @@ fn global_norm(gradients: &NamedTensors) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::named::replace;
     use burn::nn::{Linear, LinearConfig};
 
     fn setup(rule: Rule, weight_decay: f32, clip: Clip, groups: Vec<Group>) -> (Optimizer, Linear) {
@@ -429,6 +432,23 @@ mod tests {
         let (linear, _) = optimizer.step(linear, gradients([3.0, 4.0], 1.0), 1.0).expect("finite");
         let local = 0.001 * 5.0_f32.sqrt() / 5.0;
         assert_close(&values(&linear), &[1.0 - 0.1 * local * 3.0, -2.0 - 0.1 * local * 4.0, 0.4]);
+    }
+
+    /// Google's LARS (`lars_optimizer.py` of SimCLR) with decay and momentum, worked out in double precision.
+    #[test]
+    fn lars_is_that_of_simclr() {
+        let rule = Rule::Sgd { momentum: 0.9, lars_trust: Some(0.001) };
+        let config =
+            OptimizerConfig { rule, lr: 1.0, weight_decay: 0.1, clip: Clip::None, groups: Vec::new() };
+        let mut optimizer = config.init().expect("a good configuration");
+        let linear = LinearConfig::new(2, 1).with_bias(false).init(&Device::flex());
+        let mut linear = replace(linear, |_, t| Some(Tensor::from_floats([3.0, 4.0], &t.device())));
+        for expected in [[2.997, 3.996], [2.991303, 3.988404]] {
+            let gradient = Tensor::from_floats([0.6, 0.8], &Device::flex());
+            let gradients = NamedTensors::from([("weight".to_owned(), gradient)]);
+            (linear, _) = optimizer.step(linear, gradients, 1.0).expect("finite");
+            assert_close(&values(&linear), &expected);
+        }
     }
 
     #[test]

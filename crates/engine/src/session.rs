@@ -142,7 +142,10 @@ impl<'a, T: Method> Session<'a, T> {
         let factor = plan.schedule.factor(step, plan.steps);
         match self.optimizer.step(self.model.clone(), gradients, factor) {
             Ok((model, applied)) => {
-                self.model = model;
+                self.model = self
+                    .method
+                    .after_step(model, step)
+                    .map_err(|source| EngineError::Method { step, source })?;
                 self.running.add("gradient_norm", applied.gradient_norm);
             }
             Err(name) => return Err(self.not_finite(format!("the gradient of {name}"), samples)),

@@ -30,6 +30,12 @@ pub trait Method: Sync {
     /// The loss of a batch.
     fn loss(&self, model: &Self::Model, batch: Self::Batch, step: u64) -> Result<Step, MethodError>;
 
+    /// What is done to the model after the optimiser's step, such as letting a teacher inside it follow. `step` counts from 0. What
+    /// is kept in the model's tensors is part of the checkpoints.
+    fn after_step(&self, model: Self::Model, _step: u64) -> Result<Self::Model, MethodError> {
+        Ok(model)
+    }
+
     /// Figures on data that is not trained on, for the log; the first decides which checkpoint is the best (higher is
     /// better). The model comes without autodiff. May write pictures into the run folder.
     fn validate(

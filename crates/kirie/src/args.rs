@@ -2,6 +2,7 @@
 
 mod continual;
 mod adapters;
+mod contrastive;
 mod data;
 mod evaluate;
 mod semantic;
@@ -17,6 +18,7 @@ use crate::prompts::{BoxArg, PointArg};
 
 pub(crate) use continual::{EvaluateContinualArgs, TrainContinualArgs};
 pub(crate) use adapters::{AdaptersArgs, AdaptersCommand};
+pub(crate) use contrastive::{EvaluateContrastiveArgs, TrainContrastiveArgs};
 pub(crate) use data::{
     ConvertArgs, DataArgs, DataCommand, InspectArgs, Masks, PicturesArg, PreviewArgs, RankArgs, RankBy,
     RankPrompt, SetArgs, To,

@@ -23,6 +23,7 @@ pub mod mbconv;
 pub mod mlp;
 pub mod norm;
 pub mod resize;
+pub mod resnet;
 
 pub use activation::Activation;
 pub use attention::{Attention, AttentionConfig};

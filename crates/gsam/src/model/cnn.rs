@@ -12,6 +12,7 @@ use burn::nn::pool::MaxPool2dConfig;
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
 use kirie_nn::conv::conv_batch_norm;
+use kirie_nn::resnet::Bottleneck;
 use kirie_nn::{Activation, LayerNorm2d, LayerNorm2dConfig, conv2d};
 
 /// A branch of any kind.
@@ -126,11 +127,11 @@ pub struct ResnetEmbed {
     /// Its norm.
     pub bn1: BatchNorm,
     /// torchvision's `layer1`.
-    pub res2: Vec<Residual>,
+    pub res2: Vec<Bottleneck>,
     /// torchvision's `layer2`, stride 2.
-    pub res3: Vec<Residual>,
+    pub res3: Vec<Bottleneck>,
     /// torchvision's `layer3`, stride 2.
-    pub res4: Vec<Residual>,
+    pub res4: Vec<Bottleneck>,
     /// 1x1 to the tokens' width.
     pub conv_f: Conv2d,
 }
@@ -142,7 +143,7 @@ impl ResnetEmbed {
             (0..depth)
                 .map(|i| {
                     let (input, stride) = if i == 0 { (input, stride) } else { (4 * width, 1) };
-                    Residual::new(input, width, stride, device)
+                    Bottleneck::new(input, width, stride, device)
                 })
                 .collect()
         };
@@ -171,61 +172,5 @@ impl ResnetEmbed {
             }
         }
         (key.starts_with("conv1.") || key.starts_with("bn1.")).then(|| key.to_owned())
-    }
-}
-
-/// ResNet's bottleneck block.
-#[derive(Module, Debug)]
-pub struct Residual {
-    /// 1x1.
-    pub conv1: Conv2d,
-    /// Norm.
-    pub bn1: BatchNorm,
-    /// 3x3, stride.
-    pub conv2: Conv2d,
-    /// Norm.
-    pub bn2: BatchNorm,
-    /// 1x1 to four times the width.
-    pub conv3: Conv2d,
-    /// Norm.
-    pub bn3: BatchNorm,
-    /// For the first block of a stage.
-    pub downsample: Option<Shortcut>,
-}
-
-/// 1x1 convolution and norm. Keys: `0.*`, `1.*`.
-#[derive(Module, Debug)]
-pub struct Shortcut {
-    /// 1x1, stride.
-    pub i0: Conv2d,
-    /// Norm.
-    pub i1: BatchNorm,
-}
-
-impl Residual {
-    fn new(input: usize, width: usize, stride: usize, device: &Device) -> Self {
-        let norm = |channels: usize| BatchNormConfig::new(channels).init(device);
-        Self {
-            conv1: conv([input, width], 1, 1, device),
-            bn1: norm(width),
-            conv2: conv([width, width], 3, stride, device),
-            bn2: norm(width),
-            conv3: conv([width, 4 * width], 1, 1, device),
-            bn3: norm(4 * width),
-            downsample: (stride != 1 || input != 4 * width)
-                .then(|| Shortcut { i0: conv([input, 4 * width], 1, stride, device), i1: norm(4 * width) }),
-        }
-    }
-
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let relu = |x| Activation::Relu.forward(x);
-        let y = relu(conv_batch_norm(&self.conv1, &self.bn1, x.clone()));
-        let y = relu(conv_batch_norm(&self.conv2, &self.bn2, y));
-        let y = conv_batch_norm(&self.conv3, &self.bn3, y);
-        let x = match &self.downsample {
-            Some(shortcut) => conv_batch_norm(&shortcut.i0, &shortcut.i1, x),
-            None => x,
-        };
-        relu(x + y)
     }
 }

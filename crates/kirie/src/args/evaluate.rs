@@ -8,6 +8,7 @@ use kirie_data::datasets::Layout;
 use kirie_promptable::evaluate::{MaskChoice, PromptKind};
 
 use super::{EvaluateContinualArgs, EvaluateSemanticArgs, EverythingArgs, Masks, ModelArgs, ZoomArg};
+use super::{EvaluateContrastiveArgs, EvaluateSemanticArgs, EverythingArgs, Masks, ModelArgs, ZoomArg};
 
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
@@ -23,6 +24,8 @@ pub(crate) enum EvaluateCommand {
     Semantic(Box<EvaluateSemanticArgs>),
     /// How well the domains of `kirie train continual` answer the pictures of a labelled set, and which of them do
     Continual(Box<EvaluateContinualArgs>),
+    /// What an encoder's frozen features are worth for classification, with many labels and with few
+    Contrastive(Box<EvaluateContrastiveArgs>),
 }
 
 #[derive(Debug, Args)]

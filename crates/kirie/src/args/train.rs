@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{TrainContinualArgs, TrainSemanticArgs};
+use super::{TrainContrastiveArgs, TrainSemanticArgs};
 use crate::device::DeviceArg;
 
 #[derive(Debug, Args)]
@@ -21,6 +22,8 @@ pub(crate) enum TrainCommand {
     Semantic(Box<TrainSemanticArgs>),
     /// Adapt to domains that come one after another, without forgetting; or compare ways to do so
     Continual(Box<TrainContinualArgs>),
+    /// Pre-train an encoder on pictures without labels, by views of their regions or of the whole
+    Contrastive(Box<TrainContrastiveArgs>),
 }
 
 #[derive(Debug, Args)]

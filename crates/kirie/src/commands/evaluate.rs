@@ -1,6 +1,7 @@
 //! `kirie evaluate`.
 
 mod continual;
+mod contrastive;
 mod files;
 mod page;
 mod progress;
@@ -36,6 +37,7 @@ pub(crate) fn run(args: EvaluateArgs) -> anyhow::Result<()> {
         EvaluateCommand::Promptable(args) => promptable(&args),
         EvaluateCommand::Semantic(args) => semantic::run(&args),
         EvaluateCommand::Continual(args) => continual::run(&args),
+        EvaluateCommand::Contrastive(args) => contrastive::run(&args),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `kirie train`.
 
 mod continual;
+mod contrastive;
 mod plan;
 mod semantic;
 mod sweep;
@@ -20,6 +21,7 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<()> {
         TrainCommand::Promptable(args) => promptable(&args),
         TrainCommand::Semantic(args) => semantic::run(&args),
         TrainCommand::Continual(args) => continual::run(&args),
+        TrainCommand::Contrastive(args) => contrastive::run(&args),
     }
 }
 

@@ -11,6 +11,7 @@ mod bad_input;
 mod common;
 mod continual;
 mod contract;
+mod contrastive;
 mod data;
 mod evaluate;
 mod folders;

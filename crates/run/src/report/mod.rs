@@ -6,6 +6,7 @@ mod axis;
 mod bars;
 mod line;
 mod matrix;
+mod picture_map;
 mod plot;
 mod scatter;
 mod training;
@@ -24,6 +25,7 @@ use serde::Serialize;
 pub use bars::{BarSeries, Bars};
 pub use line::{LineChart, Series};
 pub use matrix::Matrix;
+pub use picture_map::{MapPoint, PictureMap};
 pub use scatter::{Better, Scatter, ScatterPoint};
 pub use training::{training_page, training_report};
 
@@ -117,6 +119,11 @@ impl Page {
     /// Horizontal bars.
     pub fn bars(&mut self, bars: &Bars) -> &mut Self {
         self.figure("", &bars.title, &bars.html())
+    }
+
+    /// Many points, some of which are pictures.
+    pub fn picture_map(&mut self, map: &PictureMap<'_>) -> &mut Self {
+        self.figure("wide", &map.title, &map.html())
     }
 
     /// A heat map with the figures in its cells.

@@ -189,10 +189,14 @@ impl StateDict {
     }
 
     /// Only the tensors whose names begin with `prefix`, which is taken off.
-    pub fn part(mut self, prefix: &str) -> Self {
+    pub fn part(self, prefix: &str) -> Self {
+        self.renamed(|key| Some(key.strip_prefix(prefix)?.to_owned()))
+    }
+
+    /// The same tensors under other names; those to which `name` gives none are left out.
+    pub fn renamed(mut self, name: impl Fn(&str) -> Option<String>) -> Self {
         let entries = std::mem::take(&mut self.entries).into_iter();
-        self.entries =
-            entries.filter_map(|(key, entry)| Some((key.strip_prefix(prefix)?.to_owned(), entry))).collect();
+        self.entries = entries.filter_map(|(key, entry)| Some((name(&key)?, entry))).collect();
         self
     }
 

@@ -1,0 +1,224 @@
+//! `kirie evaluate contrastive`.
+
+use std::path::Path;
+
+use anyhow::Context;
+use burn::module::Module;
+use burn::tensor::Device;
+use kirie_data::Image;
+use kirie_run::{Progress, ProgressMode, config};
+use kirie_samclr::config::{EncoderConfig, ResnetEncoder, SamEncoder, Stem, TrainConfig};
+use kirie_samclr::data::Labelled;
+use kirie_samclr::evaluate::{
+    EvaluateOptions, Evaluation, LinearOptions, evaluate, features, features_of_crops, page,
+};
+use kirie_samclr::model::{Contrastive, Encoder, EncoderFile, EncoderSpec};
+use kirie_samclr::train::ENCODER_KEY;
+use serde_json::{Value, json};
+
+use crate::args::EvaluateContrastiveArgs;
+use crate::outputs::{check_writable, save};
+use crate::report;
+use crate::weights;
+
+/// Side of pictures where neither the command nor the file says.
+const SIZE: u32 = 64;
+/// Pictures kept for the map of the report, at most.
+const THUMBNAILS: usize = 250;
+
+pub(super) fn run(args: &EvaluateContrastiveArgs) -> anyhow::Result<()> {
+    weights::set_threads(args.threads)?;
+    check(args)?;
+    if let Some(folder) = &args.output {
+        check_writable(folder, true)?;
+    }
+    let device = args.device.open()?;
+    let limit = args.limit.map_or(0, |limit| limit as usize);
+    let [train_set, test_set] =
+        [&args.train, &args.test].map(|part| Labelled::open(&args.data, Some(part), limit));
+    let (train_set, test_set) = (train_set?, test_set?);
+    anyhow::ensure!(
+        train_set.classes == test_set.classes,
+        "the parts {} and {} have different classes: {} and {}",
+        args.train,
+        args.test,
+        train_set.classes.join(", "),
+        test_set.classes.join(", ")
+    );
+    let (encoder, name, trained_at) = load(args, &device)?;
+    let size = args.size.or(trained_at).unwrap_or(SIZE);
+    let options = EvaluateOptions {
+        size,
+        k: args.k as usize,
+        temperature: args.temperature,
+        shares: args.shares.iter().map(|percent| percent / 100.0).collect(),
+        draws: u64::from(args.draws),
+        linear: LinearOptions {
+            epochs: args.epochs as usize,
+            rate: args.rate,
+            standardise: args.standardise,
+            ..LinearOptions::default()
+        },
+        crops: u64::from(args.crops),
+        seed: args.seed,
+    };
+    let (learned, asked) = (all(&train_set), all(&test_set));
+    let rounds = (1 + args.crops as usize) * learned.len() + asked.len();
+    let mut progress = Progress::new("picture", rounds as u64, 0, ProgressMode::Auto);
+    let train = features(&encoder, &train_set, &learned, size, &device, &mut |n| progress.set(n as u64, ""))?;
+    let mut crops = Vec::new();
+    for round in 0..options.crops {
+        crops.push(features_of_crops(&encoder, &train_set, &learned, size, round, args.seed, &device)?);
+        progress.set((2 + round) * learned.len() as u64, "");
+    }
+    let before = rounds - asked.len();
+    let test = features(&encoder, &test_set, &asked, size, &device, &mut |n| {
+        progress.set((before + n) as u64, "");
+    })?;
+    progress.finish();
+    let found = evaluate(&train, &crops, &test, &train_set.classes, &options)?;
+    let metrics = metrics(args, &name, &found, [train_set.left_out, test_set.left_out])?;
+    if let Some(folder) = &args.output {
+        let every = asked.len().div_ceil(THUMBNAILS).max(1);
+        let thumbnails: Vec<Option<Image>> = asked
+            .iter()
+            .map(|i| (i % every == 0).then(|| test_set.read(*i)).transpose())
+            .collect::<Result<_, _>>()?;
+        let about = [
+            ("Encoder", name.clone()),
+            (
+                "Data",
+                format!(
+                    "{}: {}; {} against {}",
+                    test_set.dataset.name, test_set.dataset.found, args.test, args.train
+                ),
+            ),
+        ]
+        .map(|(key, value)| (key.to_owned(), value));
+        page("Features", &found, &test, &thumbnails, &about).write(folder.join("report.html"))?;
+        save(&folder.join("metrics.json"), (serde_json::to_string_pretty(&metrics)? + "\n").as_bytes())?;
+    }
+    if args.json {
+        return report::print(&serde_json::to_string_pretty(&metrics)?);
+    }
+    report::print(&text(args, &name, &found))
+}
+
+fn all(set: &Labelled) -> Vec<usize> {
+    (0..set.samples.len()).collect()
+}
+
+/// What clap cannot say of numbers.
+fn check(args: &EvaluateContrastiveArgs) -> anyhow::Result<()> {
+    let positive = |name: &str, value: f64| {
+        if value.is_finite() && value > 0.0 {
+            Ok(())
+        } else {
+            Err(report::usage(format!("{name} {value}: expected a number above 0")))
+        }
+    };
+    positive("--temperature", args.temperature)?;
+    positive("--rate", args.rate)?;
+    for share in &args.shares {
+        positive("--shares", *share)?;
+        if *share > 100.0 {
+            return Err(report::usage(format!("--shares {share}: expected percent, 100 at most")));
+        }
+    }
+    if args.train == args.test {
+        return Err(report::usage("--train and --test name the same part"));
+    }
+    Ok(())
+}
+
+/// The encoder, what it is called, and the side of the pictures that it was trained on, where that is known.
+fn load(args: &EvaluateContrastiveArgs, device: &Device) -> anyhow::Result<(Encoder, String, Option<u32>)> {
+    if let Some(file) = &args.config {
+        let mut config = config::load::<TrainConfig>(Some(file), &[])?.value;
+        config.resolve(file.parent().unwrap_or(Path::new(".")), None);
+        let init = kirie_samclr::train::initial_weights(&config)?;
+        // On the training device, as a run makes it, so that the random numbers are the same.
+        let trained = device.clone().autodiff();
+        let model = Contrastive::new(&config.encoder, &config.method, init, config.seed, &trained)?;
+        let name = format!("{} before training", file.display());
+        return Ok((model.valid().online.encoder, name, Some(config.views.size)));
+    }
+    let path = args.encoder.as_deref().context("--encoder FILE or --config FILE.toml says what is judged")?;
+    let named = args.network.as_deref().map(network).transpose()?;
+    // Built-in weights belong to a named model.
+    let first = named.clone().unwrap_or_else(|| resnet(18, Stem::Imagenet));
+    let file = EncoderFile::open(path, &first)?;
+    let described = file.metadata(ENCODER_KEY).map(serde_json::from_str::<EncoderConfig>).transpose();
+    let described = described.with_context(|| format!("{}: what it says of its encoder", path.display()))?;
+    let config = named.or(described).with_context(|| {
+        format!("{} does not say which network it is for; --network NAME does", path.display())
+    })?;
+    let size = file.metadata("size").and_then(|size| size.parse().ok());
+    let encoder = file.load_into(EncoderSpec::new(&config)?.init(device), device)?;
+    Ok((encoder, path.display().to_string(), size))
+}
+
+fn resnet(depth: u32, stem: Stem) -> EncoderConfig {
+    EncoderConfig::Resnet(ResnetEncoder { depth, width: 64, stem, init: None })
+}
+
+fn network(name: &str) -> anyhow::Result<EncoderConfig> {
+    Ok(match name {
+        "resnet18" => resnet(18, Stem::Imagenet),
+        "resnet50" => resnet(50, Stem::Imagenet),
+        "resnet18-cifar" => resnet(18, Stem::Cifar),
+        "resnet50-cifar" => resnet(50, Stem::Cifar),
+        other => {
+            EncoderConfig::Sam(SamEncoder { model: weights::variant(other)?.name.to_owned(), init: None })
+        }
+    })
+}
+
+fn metrics(
+    args: &EvaluateContrastiveArgs,
+    name: &str,
+    found: &Evaluation,
+    left_out: [usize; 2],
+) -> anyhow::Result<Value> {
+    let mut value = json!({
+        "encoder": name,
+        "data": args.data,
+        "train": args.train,
+        "test": args.test,
+        "limit": args.limit,
+        "pictures_without_one_class": left_out,
+        "device": args.device.name(),
+    });
+    if let (Value::Object(all), Value::Object(figures)) = (&mut value, serde_json::to_value(found)?) {
+        all.extend(figures);
+    }
+    Ok(value)
+}
+
+fn text(args: &EvaluateContrastiveArgs, name: &str, found: &Evaluation) -> String {
+    let percent = |share: f64| format!("{:.2}", 100.0 * share);
+    let spread = |[mean, deviation]: [f64; 2]| {
+        if deviation > 0.0 { format!("{} ± {}", percent(mean), percent(deviation)) } else { percent(mean) }
+    };
+    let rows: Vec<Vec<String>> = found
+        .by_share
+        .iter()
+        .map(|s| vec![percent(s.share), s.labels.to_string(), spread(s.knn), spread(s.linear)])
+        .collect();
+    let table = report::columns(&["labels %", "labels", "neighbours %", "linear %"], &rows);
+    format!(
+        "{name} on {}: {} pictures of {}, {} of {}\n{table}k {}, temperature {}, {} pixels; guessing gives {} %; features use {:.1} of \
+         {} directions\n",
+        args.data.display(),
+        found.pictures[0],
+        args.train,
+        found.pictures[1],
+        args.test,
+        found.protocol.k,
+        found.protocol.temperature,
+        found.protocol.size,
+        percent(found.chance),
+        found.rank_me,
+        found.width,
+    )
+}

@@ -1,0 +1,88 @@
+//! A page that shows what was found.
+
+use kirie_data::Image;
+use kirie_run::report::{LineChart, MapPoint, Page, PictureMap, Series};
+
+use super::{Evaluation, Features};
+use crate::health::principal_plane;
+
+/// Thumbnails on the map, at most.
+const THUMBNAILS: usize = 250;
+
+/// The page of an evaluation: the accuracies by share of labels, and a map of the features of the pictures asked about, with
+/// `thumbnails` by their order.
+pub fn page(
+    title: &str,
+    evaluation: &Evaluation,
+    test: &Features,
+    thumbnails: &[Option<Image>],
+    about: &[(String, String)],
+) -> Page {
+    let percent = |share: f64| format!("{:.2}", 100.0 * share);
+    let mut page = Page::new(title);
+    page.key_values(about);
+    let protocol = &evaluation.protocol;
+    page.paragraph(&format!(
+        "Frozen features of {} numbers. Nearest neighbours: k = {}, temperature {}, features of length 1. Linear classifier: {} \
+         epochs in batches of {}, rate {} for 256, accuracy after the last epoch. {} pictures to learn from, {} asked about, each \
+         at {} pixels; the largest class has {} % of the latter.",
+        evaluation.width,
+        protocol.k,
+        protocol.temperature,
+        protocol.linear.epochs,
+        protocol.linear.batch,
+        protocol.linear.rate,
+        evaluation.pictures[0],
+        evaluation.pictures[1],
+        protocol.size,
+        percent(evaluation.chance),
+    ));
+    let with_spread = |[mean, deviation]: [f64; 2]| {
+        if deviation > 0.0 { format!("{} ± {}", percent(mean), percent(deviation)) } else { percent(mean) }
+    };
+    let rows: Vec<Vec<String>> = evaluation
+        .by_share
+        .iter()
+        .map(|s| vec![percent(s.share), s.labels.to_string(), with_spread(s.knn), with_spread(s.linear)])
+        .collect();
+    page.heading("Accuracy")
+        .table(&["labels used, %", "labels", "nearest neighbours, %", "linear, %"], &rows);
+    if evaluation.by_share.len() > 1 {
+        let line = |name: &str, value: &dyn Fn(&super::ByShare) -> f64| Series {
+            name: name.to_owned(),
+            points: evaluation.by_share.iter().map(|s| (100.0 * s.share, 100.0 * value(s))).collect(),
+        };
+        page.line_chart(&LineChart {
+            title: "Accuracy by share of labels".to_owned(),
+            x_label: "labels used, %".to_owned(),
+            y_label: "right, %".to_owned(),
+            series: vec![line("nearest neighbours", &|s| s.knn[0]), line("linear", &|s| s.linear[0])],
+            ..LineChart::default()
+        });
+    }
+    let (places, shares) = principal_plane(&test.rows, test.width);
+    let every = places.len().div_ceil(THUMBNAILS).max(1);
+    let points = places.iter().enumerate().map(|(i, place)| MapPoint {
+        x: place[0],
+        y: place[1],
+        group: test
+            .labels
+            .get(i)
+            .and_then(|l| evaluation.classes.get(*l as usize))
+            .cloned()
+            .unwrap_or_default(),
+        picture: thumbnails.get(i).and_then(Option::as_ref).filter(|_| i % every == 0).map(Image::rgb),
+    });
+    page.heading("Map of the features");
+    page.paragraph(&format!(
+        "The two widest directions of the features of the pictures asked about (principal components; they hold {} % and {} % of the \
+         variance). The features use about {:.1} of {} directions (RankMe); their spread is {:.2} of 1.",
+        percent(shares[0]),
+        percent(shares[1]),
+        evaluation.rank_me,
+        evaluation.width,
+        evaluation.spread,
+    ));
+    page.picture_map(&PictureMap { title: "Principal components".to_owned(), points: points.collect() });
+    page
+}

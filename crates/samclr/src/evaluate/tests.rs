@@ -1,0 +1,77 @@
+use super::*;
+
+#[test]
+fn a_share_takes_of_every_class() {
+    let labels: Vec<u32> = (0..210).map(|i| if i < 200 { i % 2 } else { 3 }).collect();
+    for (share, expected) in [(1.0, [100, 100, 10]), (0.1, [10, 10, 1]), (0.001, [1, 1, 1])] {
+        let chosen = stratified(&labels, share, 7);
+        let count = |class: u32| chosen.iter().filter(|i| labels[**i] == class).count();
+        assert_eq!([count(0), count(1), count(3)], expected);
+        assert!(chosen.is_sorted());
+        assert_eq!(chosen, stratified(&labels, share, 7));
+    }
+    assert_ne!(stratified(&labels, 0.1, 7), stratified(&labels, 0.1, 8));
+    assert!(stratified(&[], 0.5, 1).is_empty());
+}
+
+#[test]
+fn the_middle_of_a_picture_is_judged() {
+    // Red left, green middle, blue right.
+    let raw = (0..60 * 20).flat_map(|i| match i % 60 {
+        0..20 => [255, 0, 0],
+        20..40 => [0, 255, 0],
+        _ => [0, 0, 255],
+    });
+    let image = Image::from_raw(60, 20, raw.collect()).unwrap();
+    for size in [8, 20, 40] {
+        let view = centre_view(&image, size).unwrap();
+        assert_eq!(view.len(), 3 * (size * size) as usize);
+        let middle = 3 * (size * size / 2 + size / 2) as usize;
+        assert_eq!(view[middle..middle + 3], [0, 255, 0]);
+    }
+    for (width, height) in [(1, 1), (1, 500), (500, 1), (7, 3)] {
+        let image = Image::from_raw(width, height, vec![9; (3 * width * height) as usize]).unwrap();
+        assert_eq!(centre_view(&image, 16).unwrap(), vec![9; 3 * 256]);
+    }
+}
+
+/// Features that are the labels, and some that say nothing.
+#[test]
+fn good_features_score_and_useless_ones_do_not() {
+    let labels: Vec<u32> = (0..300).map(|i| i % 5).collect();
+    let noise = |i: usize, c: usize| ((i * 7919 + c * 104_729 + i * i * 31) % 997) as f32 / 997.0 - 0.5;
+    let make = |signal: f32, from: usize| Features {
+        rows: labels
+            .iter()
+            .enumerate()
+            .flat_map(|(i, label)| {
+                (0..8).map(move |c| noise(i + from, c) + if c == *label as usize { signal } else { 0.0 })
+            })
+            .collect(),
+        width: 8,
+        labels: labels.clone(),
+    };
+    let classes: Vec<String> = (0..5).map(|c| c.to_string()).collect();
+    let options = EvaluateOptions {
+        size: 8,
+        k: 20,
+        temperature: 0.1,
+        shares: vec![0.05, 1.0],
+        draws: 3,
+        linear: LinearOptions::default(),
+        crops: 0,
+        seed: 1,
+    };
+    let good = evaluate(&make(3.0, 0), &[], &make(3.0, 1000), &classes, &options).unwrap();
+    assert_eq!(good.pictures, [300, 300]);
+    assert!((good.chance - 0.2).abs() < 1e-9);
+    assert_eq!(good.by_share.iter().map(|s| s.labels).collect::<Vec<_>>(), [15, 300]);
+    assert!(good.by_share.iter().all(|s| s.knn[0] > 0.95 && s.linear[0] > 0.95), "{:?}", good.by_share);
+    let useless = evaluate(&make(0.0, 0), &[], &make(0.0, 1000), &classes, &options).unwrap();
+    assert!(
+        useless.by_share[1].knn[0] < 0.4 && useless.by_share[1].linear[0] < 0.4,
+        "{:?}",
+        useless.by_share
+    );
+    assert_eq!(good, evaluate(&make(3.0, 0), &[], &make(3.0, 1000), &classes, &options).unwrap());
+}

@@ -1,0 +1,271 @@
+//! A tiny network learns from drawn pictures, and does not notice being interrupted.
+
+use std::fs;
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use kirie_engine::Method;
+use kirie_sam::checkpoint::{StateDict, state_dict_of};
+
+use super::method::{enqueue, teacher_momentum, teacher_temperature};
+use super::*;
+use crate::config::Dino;
+use crate::evaluate::centre_view;
+use crate::regions::of_pictures;
+use crate::testing::{config, draw_classes, draw_set, drawn};
+
+const MOCO: &str = "method={ kind = \"moco\", queue = 8, output = 8, momentum = 0.9 }";
+const SYMMETRIC: &str =
+    "method={ kind = \"moco\", queue = 16, output = 8, symmetric = true, norm = \"running\" }";
+const DINO: &str = "method={ kind = \"dino\", hidden = 16, bottleneck = 8, prototypes = 12, teacher_temperature = \
+                    [0.04, 0.07], teacher_warmup = 4, freeze_prototypes = 2 }";
+
+fn go(config: &TrainConfig, folder: &Path, stop: &Stop) -> Result<Summary, ContrastiveError> {
+    let folder = if let Ok(folder) = RunFolder::open(folder) {
+        folder
+    } else {
+        let folder = RunFolder::create(folder)?;
+        folder.write_config(&kirie_run::config::to_toml(config)?)?;
+        folder
+    };
+    let mut pictures = Pictures::open(config)?;
+    let table =
+        of_pictures(&mut pictures, &config.regions, None, config.seed, &Stop::never(), ProgressMode::Silent)?;
+    run(config, &pictures, &table, &folder, &Device::flex(), stop, ProgressMode::Silent)
+}
+
+fn log(run: &Path) -> Vec<kirie_run::Record> {
+    let mut records = kirie_run::log::read(run.join("log.jsonl")).unwrap();
+    for record in &mut records {
+        record.remove("seconds");
+    }
+    records
+}
+
+#[test]
+fn views_of_one_picture_are_learned_to_be_alike() {
+    let (set, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    draw_set(set.path(), 8);
+    let config =
+        config(set.path(), &["plan.steps=40", "data.batch=8", "views.recipe=moco", "plan.optimizer.lr=0.1"]);
+    let summary = go(&config, place.path(), &Stop::never()).unwrap();
+    assert!(summary.complete && summary.warnings.is_empty(), "{summary:?}");
+    assert_eq!((summary.steps, summary.views), (40, 640));
+    let records = log(place.path());
+    let mean = |records: &[kirie_run::Record]| {
+        let losses: Vec<f64> = records.iter().filter_map(|record| record.get("loss")?.as_f64()).collect();
+        losses.iter().sum::<f64>() / losses.len() as f64
+    };
+    let (first, last) = (mean(&records[..5]), mean(&records[records.len() - 6..]));
+    // Chance is ln(15) = 2.71.
+    assert!(first > 2.0 && last < first - 0.4, "{first} -> {last}");
+    for name in ["health.spread", "health.top1", "space.alignment", "space.uniformity", "lr"] {
+        assert!(records[0].contains_key(name), "{name}");
+    }
+    // What is left can be used: the encoder in the file gives other features for other pictures.
+    let file = place.path().join(ENCODER_FILE);
+    let device = Device::flex();
+    let spec = crate::model::EncoderSpec::new(&config.encoder).unwrap();
+    let weights = EncoderFile::open(&file, &config.encoder).unwrap();
+    assert_eq!(weights.metadata("size"), Some("16"));
+    let encoder = weights.load_into(spec.init(&device), &device).unwrap();
+    let views = [drawn(0), drawn(5)].map(|image| centre_view(&image, 16).unwrap());
+    let (rows, width) =
+        crate::evaluate::features_of_views(&encoder, &views, 16, &device, &mut |_| {}).unwrap();
+    assert_eq!((width, rows.len()), (16, 32));
+    assert_ne!(rows[..16], rows[16..]);
+}
+
+#[test]
+fn an_interrupted_run_ends_with_the_same_bits() {
+    let set = tempfile::tempdir().unwrap();
+    draw_set(set.path(), 9);
+    for (method, more) in [
+        ("method.temperature=0.1", "views={ size = 16, local = 2, local_size = 8 }"),
+        (MOCO, "regions.source={ kind = \"grid\", rows = 2, columns = 2 }"),
+        (SYMMETRIC, "plan.accumulate=2"),
+        (DINO, "views={ recipe = \"dino\", size = 16, local = 1, local_size = 8 }"),
+    ] {
+        let config = config(set.path(), &[method, more, "regions.min_area=0"]);
+        let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let expected = go(&config, whole.path(), &Stop::never()).unwrap();
+        assert!(expected.complete && expected.training["loss"].is_finite());
+
+        // Asked to end before it began, then killed after the checkpoint of step 3, then gone on with.
+        let stopped = Stop::never();
+        stopped.request();
+        let first = go(&config, cut.path(), &stopped).unwrap();
+        assert!(!first.complete && first.steps == 0 && first.encoder.is_none());
+        go(&config, cut.path(), &Stop::never()).unwrap();
+        fs::remove_dir_all(cut.path().join("checkpoints/step-6")).unwrap();
+        fs::remove_file(cut.path().join(ENCODER_FILE)).unwrap();
+        for pointer in ["latest", "best"] {
+            fs::remove_file(cut.path().join("checkpoints").join(pointer)).ok();
+        }
+        go(&config, cut.path(), &Stop::never()).unwrap();
+        assert_eq!(log(whole.path()), log(cut.path()), "{method}");
+        let read = |run: &Path| fs::read(run.join("checkpoints/step-6/weights.safetensors")).unwrap();
+        assert!(read(whole.path()) == read(cut.path()), "{method}: weights differ");
+        let read = |run: &Path| fs::read(run.join(ENCODER_FILE)).unwrap();
+        assert!(read(whole.path()) == read(cut.path()), "{method}: encoders differ");
+    }
+}
+
+/// Whole pictures or regions: views of the same strength at the same places of another rectangle, nothing else.
+#[test]
+fn the_source_of_views_changes_nothing_else() {
+    let set = tempfile::tempdir().unwrap();
+    draw_set(set.path(), 6);
+    let batch = |source: &str| {
+        let config = config(set.path(), &[source, "regions.min_area=0", "regions.box_scale=1.0"]);
+        let mut pictures = Pictures::open(&config).unwrap();
+        let silent = ProgressMode::Silent;
+        let table = of_pictures(&mut pictures, &config.regions, None, 0, &Stop::never(), silent).unwrap();
+        let method = ContrastiveMethod::new(&config, &pictures, &table, &Device::flex()).unwrap();
+        method.batch(2, 0).unwrap()
+    };
+    let whole = batch("regions.source={ kind = \"whole\" }");
+    // One cell is the whole picture.
+    assert_eq!(whole, batch("regions.source={ kind = \"grid\", rows = 1, columns = 1 }"));
+    let cells = batch("regions.source={ kind = \"grid\", rows = 2, columns = 2 }");
+    assert_eq!(whole.names, cells.names);
+    assert_ne!(whole.stacks, cells.stacks);
+}
+
+#[test]
+fn the_probe_tells_classes_apart_while_training() {
+    let (set, classes, place) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    draw_set(set.path(), 4);
+    draw_classes(classes.path(), 12);
+    let probe = format!("probe={{ path = {:?}, one_in = 3, k = 3 }}", classes.path());
+    let config = config(set.path(), &[&probe, "plan.validate_every=3"]);
+    let summary = go(&config, place.path(), &Stop::never()).unwrap();
+    assert!(summary.validation["knn"] > 0.9, "{:?}", summary.validation);
+    assert!(summary.validation["rank_me"] >= 1.0);
+    let scored = log(place.path()).iter().filter(|record| record.contains_key("validation.knn")).count();
+    assert_eq!(scored, 2);
+}
+
+/// Judging features leaves the statistics of the norms as they are.
+#[test]
+fn judging_changes_no_statistics() {
+    let set = tempfile::tempdir().unwrap();
+    draw_set(set.path(), 6);
+    let config = config(set.path(), &[]);
+    let device = Device::flex();
+    let pictures = Pictures::open(&config).unwrap();
+    let table = Table { regions: vec![Vec::new(); 6], ..Table::default() };
+    let method = ContrastiveMethod::new(&config, &pictures, &table, &device).unwrap();
+    let model =
+        Contrastive::new(&config.encoder, &config.method, None, 1, &device.clone().autodiff()).unwrap();
+    let batch = method.batch(0, 0).unwrap();
+    method.loss(&model, batch, 0).unwrap();
+    let model = model.valid();
+    let before = state_dict_of(&model);
+    method.score(&model).unwrap();
+    method.score(&model).unwrap();
+    assert!(before == state_dict_of(&model));
+    let moved =
+        before.iter().any(|(key, t)| key.ends_with("running_mean") && t.values.iter().any(|v| *v != 0.0));
+    assert!(moved, "training does change them");
+}
+
+#[test]
+fn a_set_smaller_than_the_batch_is_told() {
+    let (set, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    draw_set(set.path(), 3);
+    let error = go(&config(set.path(), &[]), place.path(), &Stop::never()).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "a batch: there are 3 pictures, expected at least 4; a picture must not be its own negative; make data.batch smaller, \
+         or add pictures"
+    );
+}
+
+#[test]
+fn pictures_without_a_region_are_whole_or_left_out_or_an_error() {
+    let set = tempfile::tempdir().unwrap();
+    draw_set(set.path(), 5);
+    let none = "regions.source={ kind = \"truth\" }";
+    for (without, expected) in [("whole", Ok(5)), ("skip", Ok(0)), ("error", Err("no region is left of 0"))] {
+        let config = config(set.path(), &[none, &format!("regions.without={without}")]);
+        let mut pictures = Pictures::open(&config).unwrap();
+        let found =
+            of_pictures(&mut pictures, &config.regions, None, 0, &Stop::never(), ProgressMode::Silent);
+        match expected {
+            Ok(left) => {
+                let table = found.unwrap();
+                assert_eq!((pictures.len(), table.regions.len(), table.count.without), (left, left, 5));
+            }
+            Err(text) => assert!(found.unwrap_err().to_string().contains(text)),
+        }
+    }
+}
+
+#[test]
+fn wrong_settings_are_named() {
+    let set = Path::new("nowhere");
+    for (bad, name) in [
+        ("method={ kind = \"simclr\", temperature = 0.0 }", "method.temperature"),
+        ("method={ kind = \"moco\", queue = 10 }", "method.queue"),
+        ("method={ kind = \"dino\", momentum = 1.0 }", "method.momentum"),
+        ("data.batch=1", "data.batch"),
+        ("views.global=1", "views.global"),
+        ("views.scale=[0.5, 0.1]", "views.scale"),
+        ("encoder.depth=34", "encoder.depth"),
+        ("data.sets=[{ path = \"x\", split = \"test\" }]", "data.sets.split"),
+        ("probe={ path = \"x\", split = \"test\" }", "probe.split"),
+    ] {
+        let error = config(set, &[bad]).check().unwrap_err().to_string();
+        assert!(error.starts_with(name), "{bad}: {error}");
+    }
+    assert!(config(set, &[]).check().is_ok());
+}
+
+#[test]
+fn schedules_of_the_teacher() {
+    let dino = Dino { teacher_temperature: [0.04, 0.07], teacher_warmup: 30, ..Dino::default() };
+    assert_eq!(
+        [0, 15, 30, 99].map(|s| (teacher_temperature(&dino, s) * 1e6).round()),
+        [4e4, 5.5e4, 7e4, 7e4]
+    );
+    assert!((teacher_momentum(&dino, 0, 100) - 0.996).abs() < 1e-12);
+    assert!((teacher_momentum(&dino, 50, 100) - 0.998).abs() < 1e-12);
+    assert!((teacher_momentum(&dino, 100, 100) - 1.0).abs() < 1e-12);
+}
+
+/// The newest keys take the place of the oldest, whatever step a run goes on from.
+#[test]
+fn the_queue_is_a_ring() {
+    let device = Device::flex();
+    let keys = |value: f32| Tensor::<2>::full([2, 3], value, &device);
+    let mut queue = Tensor::<2>::zeros([6, 3], &device);
+    for step in 0..4_u64 {
+        queue = enqueue(queue, &[keys(step as f32 + 1.0)], step).val().inner();
+    }
+    let first: Vec<f32> = queue.narrow(1, 0, 1).into_data().iter::<f32>().collect();
+    assert_eq!(first, [4.0, 4.0, 2.0, 2.0, 3.0, 3.0]);
+    let queue = enqueue(Tensor::zeros([8, 3], &device), &[keys(1.0), keys(2.0)], 1).val().inner();
+    let first: Vec<f32> = queue.narrow(1, 0, 1).into_data().iter::<f32>().collect();
+    assert_eq!(first, [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 2.0, 2.0]);
+}
+
+/// A whole SAM-family model is written, whose encoder is the trained one.
+#[test]
+fn a_sam_encoder_comes_back_as_a_whole_model() {
+    let (set, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    draw_set(set.path(), 2);
+    let sam = "encoder={ kind = \"sam\", model = \"kirie-small\" }";
+    let config = config(set.path(), &[sam, "data.batch=2", "plan.steps=1", "views.size=32"]);
+    go(&config, place.path(), &Stop::never()).unwrap();
+    let weights = StateDict::open(place.path().join(ENCODER_FILE)).unwrap();
+    let device = Device::flex();
+    let found = kirie_sam::registry::identify(&weights, &device).map(|variant| variant.name);
+    assert_eq!(found, Some("kirie-small"));
+    let checkpoint = StateDict::open(place.path().join("checkpoints/step-1/weights.safetensors")).unwrap();
+    let key = "image_encoder.backbone.stages.0.op_list.0.conv.weight";
+    let trained = checkpoint.read(&format!("online.encoder.{key}")).unwrap();
+    assert_eq!(weights.read(key).unwrap(), trained);
+}
