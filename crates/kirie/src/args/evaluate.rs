@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use kirie_data::datasets::Layout;
 use kirie_promptable::evaluate::{MaskChoice, PromptKind};
 
-use super::{EvaluateSemanticArgs, EverythingArgs, Masks, ModelArgs, ZoomArg};
+use super::{EvaluateSemanticArgs, EvaluateWeakArgs, EverythingArgs, Masks, ModelArgs, ZoomArg};
 
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
@@ -21,6 +21,8 @@ pub(crate) enum EvaluateCommand {
     Promptable(Box<EvaluatePromptableArgs>),
     /// How well a fine-tuned model labels the pixels of a labelled set
     Semantic(Box<EvaluateSemanticArgs>),
+    /// How many true boxes the proposals of a `train weak` run hold
+    Weak(EvaluateWeakArgs),
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::TrainSemanticArgs;
+use super::{TrainSemanticArgs, TrainWeakArgs};
 use crate::device::DeviceArg;
 
 #[derive(Debug, Args)]
@@ -19,6 +19,8 @@ pub(crate) enum TrainCommand {
     Promptable(TrainRunArgs),
     /// Fine-tune a model for classes of your own, on pictures of any size; or compare ways to do so
     Semantic(Box<TrainSemanticArgs>),
+    /// Learn to detect from image-level labels: pictures that say what they show, but not where
+    Weak(TrainWeakArgs),
 }
 
 #[derive(Debug, Args)]

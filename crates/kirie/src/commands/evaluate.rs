@@ -5,6 +5,7 @@ mod page;
 mod progress;
 mod semantic;
 mod table;
+mod weak;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -34,6 +35,7 @@ pub(crate) fn run(args: EvaluateArgs) -> anyhow::Result<()> {
     match args.command {
         EvaluateCommand::Promptable(args) => promptable(&args),
         EvaluateCommand::Semantic(args) => semantic::run(&args),
+        EvaluateCommand::Weak(args) => weak::run(&args),
     }
 }
 

@@ -3,6 +3,7 @@
 mod plan;
 mod semantic;
 mod sweep;
+mod weak;
 
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,7 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<()> {
     match args.command {
         TrainCommand::Promptable(args) => promptable(&args),
         TrainCommand::Semantic(args) => semantic::run(&args),
+        TrainCommand::Weak(args) => weak::run(&args),
     }
 }
 

@@ -20,3 +20,4 @@ mod semantic;
 mod torch;
 mod train;
 mod train_faults;
+mod weak;
