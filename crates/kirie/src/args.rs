@@ -7,6 +7,7 @@ mod data;
 mod evaluate;
 mod semantic;
 mod train;
+mod weak;
 mod zoom;
 
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ pub(crate) use data::{
 pub(crate) use evaluate::{EvaluateArgs, EvaluateCommand, EvaluatePromptableArgs};
 pub(crate) use semantic::{EvaluateSemanticArgs, TestArgs, TrainSemanticArgs};
 pub(crate) use train::{TrainArgs, TrainCommand, TrainRunArgs};
+pub(crate) use weak::{EvaluateWeakArgs, TrainWeakArgs};
 pub(crate) use zoom::ZoomArg;
 
 /// Cut objects out of pictures with the Segment Anything family.

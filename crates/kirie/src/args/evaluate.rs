@@ -9,6 +9,7 @@ use kirie_promptable::evaluate::{MaskChoice, PromptKind};
 
 use super::{EvaluateContinualArgs, EvaluateSemanticArgs, EverythingArgs, Masks, ModelArgs, ZoomArg};
 use super::{EvaluateContrastiveArgs, EvaluateSemanticArgs, EverythingArgs, Masks, ModelArgs, ZoomArg};
+use super::{EvaluateSemanticArgs, EvaluateWeakArgs, EverythingArgs, Masks, ModelArgs, ZoomArg};
 
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
@@ -26,6 +27,8 @@ pub(crate) enum EvaluateCommand {
     Continual(Box<EvaluateContinualArgs>),
     /// What an encoder's frozen features are worth for classification, with many labels and with few
     Contrastive(Box<EvaluateContrastiveArgs>),
+    /// How many true boxes the proposals of a `train weak` run hold
+    Weak(EvaluateWeakArgs),
 }
 
 #[derive(Debug, Args)]

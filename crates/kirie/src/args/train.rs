@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::{TrainContinualArgs, TrainSemanticArgs};
 use super::{TrainContrastiveArgs, TrainSemanticArgs};
+use super::{TrainSemanticArgs, TrainWeakArgs};
 use crate::device::DeviceArg;
 
 #[derive(Debug, Args)]
@@ -24,6 +25,8 @@ pub(crate) enum TrainCommand {
     Continual(Box<TrainContinualArgs>),
     /// Pre-train an encoder on pictures without labels, by views of their regions or of the whole
     Contrastive(Box<TrainContrastiveArgs>),
+    /// Learn to detect from image-level labels: pictures that say what they show, but not where
+    Weak(TrainWeakArgs),
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod page;
 mod progress;
 mod semantic;
 mod table;
+mod weak;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -38,6 +39,7 @@ pub(crate) fn run(args: EvaluateArgs) -> anyhow::Result<()> {
         EvaluateCommand::Semantic(args) => semantic::run(&args),
         EvaluateCommand::Continual(args) => continual::run(&args),
         EvaluateCommand::Contrastive(args) => contrastive::run(&args),
+        EvaluateCommand::Weak(args) => weak::run(&args),
     }
 }
 

@@ -5,6 +5,7 @@ mod contrastive;
 mod plan;
 mod semantic;
 mod sweep;
+mod weak;
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,7 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<()> {
         TrainCommand::Semantic(args) => semantic::run(&args),
         TrainCommand::Continual(args) => continual::run(&args),
         TrainCommand::Contrastive(args) => contrastive::run(&args),
+        TrainCommand::Weak(args) => weak::run(&args),
     }
 }
 

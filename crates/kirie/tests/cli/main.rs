@@ -23,3 +23,4 @@ mod semantic;
 mod torch;
 mod train;
 mod train_faults;
+mod weak;

@@ -1,0 +1,149 @@
+//! `kirie evaluate weak`.
+
+use std::path::Path;
+
+use anyhow::Context;
+use kirie_data::{Limits, read_image};
+use kirie_engine::random::Streams;
+use kirie_run::report::{LineChart, Page, Series};
+use kirie_run::{Progress, ProgressMode, config};
+use kirie_weaksam::files::{Proposals, Source};
+use kirie_weaksam::proposals::recall::{Recall, recall};
+use kirie_weaksam::proposals::search::selective_search;
+use kirie_weaksam::proposals::source_name;
+use kirie_weaksam::run::{WeakConfig, proposals_path};
+use kirie_weaksam::truth;
+use serde_json::json;
+
+use crate::args::EvaluateWeakArgs;
+use crate::outputs::{check_writable, save};
+use crate::report;
+use crate::weights;
+
+/// Runs the command.
+pub(super) fn run(args: &EvaluateWeakArgs) -> anyhow::Result<()> {
+    weights::set_threads(args.threads)?;
+    if let Some(folder) = &args.output {
+        check_writable(folder, true)?;
+    }
+    let config = config::load::<WeakConfig>(Some(&args.run.join("config.toml")), &[])?.value;
+    let split = args.split.as_deref().unwrap_or(&config.data.split);
+    let path = proposals_path(&args.run, &config.data, split);
+    let proposals = Proposals::read(&path).with_context(|| format!("proposals of {split:?}"))?;
+    let truth = truth::open(&config.data.path, split)?;
+
+    let mut rows: Vec<(String, Recall)> = Vec::new();
+    let mut add = |name: String, proposals: &Proposals, sources: Option<&[Source]>| -> anyhow::Result<()> {
+        rows.push((name, recall(proposals, &truth, sources)?));
+        Ok(())
+    };
+    add("all".to_owned(), &proposals, None)?;
+    let mut sources: Vec<Source> = proposals.images.iter().flat_map(|image| image.source.clone()).collect();
+    sources.sort_unstable();
+    sources.dedup();
+    if sources.len() > 1 {
+        for source in sources {
+            add(source_name(source).to_owned(), &proposals, Some(&[source]))?;
+        }
+    }
+    if args.search {
+        let found = search(&proposals, &config)?;
+        add(source_name(Source::Search).to_owned(), &found, None)?;
+    }
+    let metrics = json!({
+        "run": args.run, "split": split,
+        "recall": rows.iter().map(|(name, recall)| json!({ "proposals": name, "recall": recall })).collect::<Vec<_>>(),
+    });
+    if let Some(folder) = &args.output {
+        save(&folder.join("metrics.json"), (serde_json::to_string_pretty(&metrics)? + "\n").as_bytes())?;
+        page(&args.run, split, &rows).raw_json("metrics", &metrics)?.write(folder.join("report.html"))?;
+    }
+    if args.json {
+        return report::print(&serde_json::to_string_pretty(&metrics)?);
+    }
+    report::print(&report::columns(&HEAD, &table(&rows)))
+}
+
+/// Selective search on the pictures of some proposals.
+fn search(proposals: &Proposals, config: &WeakConfig) -> anyhow::Result<Proposals> {
+    let mut progress = Progress::new("picture", proposals.images.len() as u64, 0, ProgressMode::Auto);
+    let streams = Streams::new(config.seed);
+    let root = if config.data.path.is_file() {
+        config.data.path.parent().unwrap_or(Path::new("."))
+    } else {
+        &config.data.path
+    };
+    let mut found = proposals.clone();
+    for (index, image) in found.images.iter_mut().enumerate() {
+        let picture = read_image(root.join(&image.file), &Limits::default())?;
+        let boxes = selective_search(&picture, &streams, index as u64, config.proposals.search_limit)?;
+        image.boxes = boxes.iter().map(|p| p.corners).collect();
+        image.scores = boxes.iter().map(|p| p.score).collect();
+        image.source = vec![Source::Search; boxes.len()];
+        progress.set(index as u64 + 1, "");
+    }
+    progress.finish();
+    Ok(found)
+}
+
+const HEAD: [&str; 9] =
+    ["proposals", "a picture", "0.5", "0.75", "0.9", "1:1 0.5", "1:1 0.75", "1:1 0.9", "best overlap"];
+
+fn table(rows: &[(String, Recall)]) -> Vec<Vec<String>> {
+    let percent = |share: f64| format!("{:.1}", 100.0 * share);
+    rows.iter()
+        .map(|(name, recall)| {
+            let shares = recall.best.iter().chain(&recall.one_to_one).copied();
+            let mut row = vec![name.clone(), format!("{:.1}", recall.proposals)];
+            row.extend(shares.chain([recall.mean_best_overlap]).map(percent));
+            row
+        })
+        .collect()
+}
+
+fn page(run: &Path, split: &str, rows: &[(String, Recall)]) -> Page {
+    let mut page = Page::new("Recall of proposals");
+    let boxes = rows.first().map_or(0, |(_, recall)| recall.boxes);
+    page.key_values(&[
+        ("Run", run.display().to_string()),
+        ("Part", split.to_owned()),
+        ("True boxes", boxes.to_string()),
+    ]);
+    page.paragraph(
+        "Share of true boxes, in percent, that a proposal overlaps with at least so much; \"1:1\" where a proposal serves one \
+         box only, as WeakSAM's own evaluation counts. Boxes are read here for scoring, and nowhere else.",
+    );
+    page.table(&HEAD, &table(rows));
+    for (at, overlap) in [(0, "0.5"), (1, "0.75")] {
+        page.line_chart(&LineChart {
+            title: format!("Recall at overlap {overlap} with the best-scored proposals"),
+            x_label: "proposals a picture (logarithm to base 10)".to_owned(),
+            y_label: "recall, %".to_owned(),
+            series: rows
+                .iter()
+                .map(|(name, recall)| Series {
+                    name: name.clone(),
+                    points: recall
+                        .limited
+                        .iter()
+                        .map(|limited| ((limited.limit as f64).log10(), 100.0 * limited.best[at]))
+                        .collect(),
+                })
+                .collect(),
+            log_y: false,
+            smooth: false,
+        });
+    }
+    if let Some((_, all)) = rows.first() {
+        page.heading("Classes");
+        let rows: Vec<Vec<String>> = all
+            .classes
+            .iter()
+            .map(|(class, (overlap, count))| {
+                vec![class.clone(), count.to_string(), format!("{:.1}", 100.0 * overlap)]
+            })
+            .collect();
+        page.table(&["Class", "True boxes", "Mean best overlap %"], &rows);
+    }
+    page
+}

@@ -1,0 +1,275 @@
+//! What each stage depends on, and does.
+
+use std::path::{Path, PathBuf};
+
+use kirie_engine::random::Streams;
+use kirie_run::{RunFolder, config::to_toml};
+use serde_json::{Value, json};
+
+use super::{Context, Left, Stage, WeakConfig, hash_of};
+use crate::WeakError;
+use crate::classifier::{self, StemConfig};
+use crate::files::{Detections, Proposals, write_json};
+use crate::labels::{DataConfig, Tagged, Untagged};
+use crate::proposals::{self, Example, Pictures, ProposalConfig, Tools};
+use crate::review;
+
+const CLASSIFIER: &str = "classifier.safetensors";
+/// Of the pictures that are learned from.
+const PROPOSALS: &str = "proposals.json";
+const PAGE: &str = "report.html";
+/// Boxes taken for true.
+const PSEUDO: &str = "pseudo.json";
+/// Where the stage of pseudo boxes leaves them.
+const PSEUDO_STAGE: &str = "stage-4-pseudo";
+
+/// The file of another part's proposals.
+fn proposals_of(part: &str) -> String {
+    format!("proposals-{}.json", part.replace(['/', '\\'], "_"))
+}
+
+/// Where a run leaves the proposals of a part of its set.
+pub fn proposals_path(run: &Path, data: &DataConfig, part: &str) -> PathBuf {
+    let file = if part == data.split { PROPOSALS.to_owned() } else { proposals_of(part) };
+    run.join(Stage::Proposals.folder()).join(file)
+}
+
+/// What a stage depends on beside the files of stages before it.
+pub(super) fn inputs(
+    stage: Stage,
+    config: &WeakConfig,
+    root: &Path,
+    context: &Context<'_>,
+) -> Result<Value, WeakError> {
+    let set = |config: &WeakConfig| Tagged::open(&config.data)?.fingerprint();
+    Ok(match stage {
+        Stage::Classifier => json!({
+            "seed": config.seed, "set": set(config)?, "classifier": config.classifier,
+        }),
+        Stage::Proposals => {
+            let mut parts = Vec::new();
+            for part in &config.data.others {
+                parts.push((part, Untagged::open(&config.data, part)?.fingerprint()?));
+            }
+            let sam = if config.proposals.wants_sam() {
+                (context.engine_hash)(&config.sam)?
+            } else {
+                String::new()
+            };
+            let model = (&config.sam.model, config.sam.input, sam);
+            json!({
+                "seed": config.seed, "set": set(config)?, "parts": parts, "sam": model, "proposals": config.proposals,
+            })
+        }
+        Stage::Review => {
+            let review = &config.review;
+            json!({ "boxes": hash_of(&pseudo_file(root)?)?, "count": review.count, "format": review.format })
+        }
+        Stage::Corrections => {
+            let review = &config.review;
+            json!({
+                "boxes": hash_of(&pseudo_file(root)?)?, "corrected": hash_folder(&corrected(config, root)?)?,
+                "weight": review.weight, "confirm": review.confirm_unchanged,
+            })
+        }
+    })
+}
+
+/// Does a stage's work in its folder.
+pub(super) fn work(
+    stage: Stage,
+    config: &WeakConfig,
+    root: &Path,
+    folder: &Path,
+    context: &Context<'_>,
+    say: &mut dyn FnMut(&str),
+) -> Result<Left, WeakError> {
+    match stage {
+        Stage::Classifier => train_classifier(config, folder, context, say),
+        Stage::Proposals => propose(config, root, folder, context, say),
+        Stage::Review => {
+            let boxes = Detections::read(&pseudo_file(root)?)?;
+            let set = Tagged::open(&config.data)?;
+            let out = folder.join("review");
+            let cases = review::export(&boxes, &set.root, &config.review, &out)?;
+            say(&format!("review: {} pictures are in {}", cases.len(), out.display()));
+            Ok(Left {
+                files: Vec::new(),
+                figures: json!({ "pictures": cases.len(), "folder": out, "cases": cases }),
+            })
+        }
+        Stage::Corrections => {
+            let boxes = Detections::read(&pseudo_file(root)?)?;
+            let imported = review::import(&boxes, &corrected(config, root)?, &config.review)?;
+            imported.detections.write(&folder.join(PSEUDO))?;
+            let (changed, unchanged) = (&imported.changed, &imported.unchanged);
+            say(&format!(
+                "corrections: {} pictures changed, {} came back as they were",
+                changed.len(),
+                unchanged.len()
+            ));
+            Ok(Left {
+                files: vec![PSEUDO.to_owned()],
+                figures: json!({ "changed": changed, "unchanged": unchanged }),
+            })
+        }
+    }
+}
+
+/// The pseudo boxes that a person may correct.
+fn pseudo_file(root: &Path) -> Result<PathBuf, WeakError> {
+    let path = root.join(PSEUDO_STAGE).join(PSEUDO);
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(WeakError::content(&path, "", "is not there: only boxes that were found can be reviewed"))
+}
+
+/// The folder with the corrections: the export itself unless another is named.
+fn corrected(config: &WeakConfig, root: &Path) -> Result<PathBuf, WeakError> {
+    let own = root.join(Stage::Review.folder()).join("review");
+    let path = config.review.corrected.clone().unwrap_or(own);
+    if path.is_dir() {
+        return Ok(path);
+    }
+    Err(WeakError::content(
+        &path,
+        "",
+        "is no folder; --stage review makes one, review.corrected names another",
+    ))
+}
+
+/// SHA-256 over the label files of a folder.
+fn hash_folder(folder: &Path) -> Result<Vec<(String, String)>, WeakError> {
+    let mut hashes = Vec::new();
+    for folder in [folder.to_owned(), folder.join("labels")] {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+            if path.extension().is_some_and(|extension| extension == "json") {
+                hashes.push((path.display().to_string(), hash_of(&path)?));
+            }
+        }
+    }
+    hashes.sort();
+    Ok(hashes)
+}
+
+fn train_classifier(
+    config: &WeakConfig,
+    folder: &Path,
+    context: &Context<'_>,
+    say: &mut dyn FnMut(&str),
+) -> Result<Left, WeakError> {
+    let set = Tagged::open(&config.data)?;
+    set.notes.iter().for_each(|note| say(&format!("classifier: {note}")));
+    say(&format!(
+        "classifier: {} pictures, {} classes: {}",
+        set.pictures.len(),
+        set.classes.len(),
+        set.classes.join(", ")
+    ));
+    let run = if folder.join("config.toml").is_file() {
+        RunFolder::open(folder)?
+    } else {
+        let run = RunFolder::create(folder)?;
+        run.write_config(&to_toml(&config.classifier)?)?;
+        run
+    };
+    let base = match &config.classifier.model.stem {
+        StemConfig::Encoder { base, .. } => (context.base)(base)?,
+        StemConfig::Patches { .. } => None,
+    };
+    let trained = classifier::run(
+        &config.classifier,
+        config.seed,
+        &set,
+        base,
+        &run,
+        context.device,
+        context.stop,
+        context.mode,
+    )?;
+    if !trained.complete {
+        let during =
+            format!("after {} of {} steps of the classifier", trained.steps, config.classifier.plan.steps);
+        return Err(WeakError::Stopped { during });
+    }
+    classifier::train::save(
+        &folder.join(CLASSIFIER),
+        &trained.model,
+        &config.classifier.model,
+        &set.classes,
+    )?;
+    let figures: serde_json::Map<String, Value> =
+        trained.figures.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    let figures = json!({ "classes": set.classes, "pictures": set.pictures.len(), "validation": figures });
+    run.write_metrics(&figures)?;
+    Ok(Left { files: vec![CLASSIFIER.to_owned()], figures })
+}
+
+fn propose(
+    config: &WeakConfig,
+    root: &Path,
+    folder: &Path,
+    context: &Context<'_>,
+    say: &mut dyn FnMut(&str),
+) -> Result<Left, WeakError> {
+    let set = Tagged::open(&config.data)?;
+    let path = root.join(Stage::Classifier.folder()).join(CLASSIFIER);
+    let (model, sizes, classes) = classifier::load(&path, context.device)?;
+    if classes != set.classes {
+        let reason = format!("knows {}, the set has {}", classes.join(", "), set.classes.join(", "));
+        return Err(WeakError::content(&path, "", reason));
+    }
+    let settings = &config.proposals;
+    let engine = if settings.wants_sam() { Some((context.engine)(&config.sam)?) } else { None };
+    let tools = Tools {
+        classes: &set.classes,
+        classifier: settings.wants_maps().then_some((&model, &sizes)),
+        engine: engine.as_deref(),
+        device: context.device,
+        streams: Streams::new(config.seed),
+    };
+    let mut files = vec![PROPOSALS.to_owned()];
+    let pictures = Pictures::Tagged(&set);
+    let path = folder.join(PROPOSALS);
+    let (proposals, seconds) = propose_once(pictures, &tools, settings, &path, context)?;
+    let mut parts = serde_json::Map::new();
+    for part in &config.data.others {
+        let others = Untagged::open(&config.data, part)?;
+        say(&format!("proposals: {} pictures of {part}", others.files.len()));
+        let path = folder.join(proposals_of(part));
+        let (found, _) = propose_once(Pictures::Untagged(&others), &tools, settings, &path, context)?;
+        parts.insert(part.clone(), json!(mean_count(&found)));
+        files.push(proposals_of(part));
+    }
+    let mut about = vec![("Model".to_owned(), config.sam.model.clone())];
+    about.extend(seconds.map(|seconds| ("Seconds a picture".to_owned(), format!("{seconds:.2}"))));
+    let examples = Example::some(pictures, &tools, settings, context.stop)?;
+    proposals::page(&proposals, &examples, &about)?.write(folder.join(PAGE))?;
+    let figures = json!({
+        "pictures": proposals.images.len(), "proposals_a_picture": mean_count(&proposals), "other_parts": parts,
+        "seconds_a_picture": seconds,
+    });
+    write_json(&folder.join("metrics.json"), &figures)?;
+    Ok(Left { files, figures })
+}
+
+/// The proposals of a part, unless an earlier process has finished them: the folder holds none of other settings.
+fn propose_once(
+    pictures: Pictures<'_>,
+    tools: &Tools<'_>,
+    config: &ProposalConfig,
+    path: &Path,
+    context: &Context<'_>,
+) -> Result<(Proposals, Option<f64>), WeakError> {
+    if path.is_file() {
+        return Ok((Proposals::read(path)?, None));
+    }
+    proposals::propose(pictures, tools, config, path, context.stop, context.mode)
+}
+
+fn mean_count(proposals: &Proposals) -> f64 {
+    let all: usize = proposals.images.iter().map(|image| image.boxes.len()).sum();
+    all as f64 / proposals.images.len().max(1) as f64
+}
