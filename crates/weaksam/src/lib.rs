@@ -1,0 +1,33 @@
+//! Detection and instance masks from image-level labels: "there is a screw in this picture" becomes boxes and outlines.
+//!
+//! The stages meet in files only ([`files`]), so each can be run, looked at, repeated and replaced alone.
+//!
+//! ```text
+//! proposals.json -> detector -> detections.json -> pseudo -> pseudo.json -> retrain -> detections of any picture -> instances
+//! ```
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`boxes`], [`roi`], [`network`] | what both detectors stand on: boxes, RoI pooling, feature maps |
+//! | [`detector`] | weakly supervised detectors: WSDDN, OICR, MIST |
+//! | [`pseudo`] | their detections as pseudo ground truth, adaptively or plainly |
+//! | [`retrain`] | a two-stage detector on pseudo (or true) boxes, with RoI drop |
+//! | [`instances`] | masks for boxes; files for other programs |
+//! | [`measure`] | the figures of all of this against true boxes and masks |
+
+pub mod boxes;
+pub mod detector;
+mod error;
+pub mod files;
+pub mod instances;
+pub mod measure;
+pub mod network;
+pub mod pictures;
+pub mod pseudo;
+pub mod retrain;
+pub mod roi;
+mod stage;
+#[cfg(test)]
+mod testing;
+
+pub use error::WeakError;
