@@ -96,7 +96,8 @@ fn main() -> Result<()> {
             "threshold" => PseudoRule::Threshold { score: 0.5 },
             other => return Err(format!("pseudo {other}").into()),
         };
-        let summary = pseudo::run(&PseudoConfig { rule, ..PseudoConfig::default() }, &detections[0], &boxes)?;
+        let summary =
+            pseudo::run(&PseudoConfig { rule, ..PseudoConfig::default() }, &set, &detections[0], &boxes)?;
         println!("pseudo {pseudo}: {}", serde_json::to_string(&summary)?);
     }
     if named.contains_key("only") {

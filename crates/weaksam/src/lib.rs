@@ -13,21 +13,23 @@
 //! | [`pseudo`] | their detections as pseudo ground truth, adaptively or plainly |
 //! | [`retrain`] | a two-stage detector on pseudo (or true) boxes, with RoI drop |
 //! | [`instances`] | masks for boxes; files for other programs |
+//! | [`page`] | boxes to look at |
 //! | [`measure`] | the figures of all of this against true boxes and masks |
 
 pub mod boxes;
 pub mod detector;
+#[cfg(test)]
+mod drawn;
 mod error;
 pub mod files;
 pub mod instances;
 pub mod measure;
 pub mod network;
+pub mod page;
 pub mod pictures;
 pub mod pseudo;
 pub mod retrain;
 pub mod roi;
 mod stage;
-#[cfg(test)]
-mod testing;
 
 pub use error::WeakError;

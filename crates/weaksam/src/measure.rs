@@ -269,7 +269,7 @@ pub fn measure_masks(truth: &Truth, found: &[ImageObjects]) -> Result<MaskFigure
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::draw_set;
+    use crate::drawn::draw_set;
     use kirie_data::ImageRecord;
     use kirie_data::write::FoundObject;
 

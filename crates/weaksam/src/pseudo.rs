@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::WeakError;
 use crate::boxes::{area, intersection};
 use crate::files::{Corners, Detections, ImageDetections};
+use crate::page::boxes_page;
 
 /// Which boxes are taken for true.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -172,19 +173,36 @@ pub fn pseudo_truth(
     Ok((Detections { classes: detections.classes.clone(), images }, summary))
 }
 
-/// The stage: from `detections.json` to `pseudo.json`.
+/// The stage: from `detections.json` to `pseudo.json`, and a page beside it (`pseudo.html`). Pictures are named from `root` on.
 ///
 /// # Errors
 /// Files and settings that cannot be used.
-pub fn run(config: &PseudoConfig, detections: &Path, output: &Path) -> Result<PseudoSummary, WeakError> {
+pub fn run(
+    config: &PseudoConfig,
+    root: &Path,
+    detections: &Path,
+    output: &Path,
+) -> Result<PseudoSummary, WeakError> {
     let (pseudo, summary) = pseudo_truth(config, &Detections::read(detections)?)?;
+    let about = [
+        ("Boxes of the detector".to_owned(), summary.before.to_string()),
+        (
+            "Pictures of a class without a box of it".to_owned(),
+            format!("{} of {}", summary.without, summary.shown),
+        ),
+        ("Rule".to_owned(), format!("{:?}", config.rule)),
+    ];
+    let page = boxes_page("Pseudo ground truth", &about, root, &pseudo, 0.0)?;
     pseudo.write(output)?;
+    page.write(output.with_extension("html"))?;
     Ok(summary)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drawn::draw_set;
+    use crate::measure::Truth;
 
     const BOXES: [Corners; 3] = [[0.0, 0.0, 10.0, 10.0], [2.0, 2.0, 6.0, 6.0], [50.0, 50.0, 70.0, 70.0]];
     const SCORES: [f32; 3] = [0.02, 0.05, 0.20];
@@ -223,6 +241,33 @@ mod tests {
         assert_eq!(choose(PseudoRule::Top { count: 1 }, &BOXES, &SCORES), [2]);
         assert_eq!(choose(PseudoRule::Top { count: 2 }, &BOXES, &SCORES), [1, 2]);
         assert_eq!(choose(PseudoRule::Threshold { score: 0.05 }, &BOXES, &SCORES), [1, 2]);
+    }
+
+    #[test]
+    fn the_stage_writes_boxes_and_a_page() {
+        let folder = tempfile::tempdir().unwrap();
+        draw_set(folder.path(), 6);
+        let classes = ["disc", "bar"].map(str::to_owned);
+        let truth = Truth::open(folder.path(), Some("train"), &classes).unwrap();
+        let (from, to) = (folder.path().join("detections.json"), folder.path().join("out/pseudo.json"));
+        let mut boxes = truth.to_boxes();
+        // A box of a class that the picture does not show.
+        boxes.images[0].boxes.push([30.0, 30.0, 40.0, 40.0]);
+        boxes.images[0].scores.push(0.9);
+        boxes.images[0].classes.push(1);
+        boxes.images[0].weights.push(1.0);
+        boxes.write(&from).unwrap();
+        let summary = run(&PseudoConfig::default(), folder.path(), &from, &to).unwrap();
+        assert_eq!((summary.before, summary.taken, summary.without), (6, 5, 0));
+        assert_eq!(Detections::read(&to).unwrap(), truth.to_boxes());
+        let page = std::fs::read_to_string(to.with_extension("html")).unwrap();
+        assert_eq!(page.matches("data:image/jpeg").count(), 4);
+        assert!(page.contains("images/p3.png"));
+        // A picture that is gone: nothing is written.
+        std::fs::remove_file(folder.path().join("images/p1.png")).unwrap();
+        std::fs::remove_file(&to).unwrap();
+        assert!(run(&PseudoConfig::default(), folder.path(), &from, &to).is_err());
+        assert!(!to.exists());
     }
 
     #[test]

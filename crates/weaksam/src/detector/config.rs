@@ -23,33 +23,32 @@ pub enum Preset {
     Mist,
 }
 
-/// Configuration of a detector that learns from image-level labels.
+/// Configuration of a detector that learns from image-level labels. What is not told is MIST's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct DetectorConfig {
     /// Seed of all that is random.
-    #[serde(default)]
     pub seed: u64,
     /// Sizes of pictures.
-    #[serde(default)]
     pub input: InputConfig,
     /// The feature map.
-    #[serde(default)]
     pub features: FeatureConfig,
     /// Vectors of boxes.
-    #[serde(default)]
     pub head: HeadConfig,
     /// Which proposals are looked at.
-    #[serde(default)]
     pub proposals: ProposalConfig,
     /// The detector's own parts.
     pub weak: WeakConfig,
     /// What becomes of its answers.
-    #[serde(default)]
     pub test: TestConfig,
     /// How long, how fast.
-    #[serde(default = "default_plan")]
     pub plan: Plan,
+}
+
+impl Default for DetectorConfig {
+    fn default() -> Self {
+        Self::preset(Preset::Mist)
+    }
 }
 
 /// Which proposals are looked at.
@@ -68,40 +67,50 @@ impl Default for ProposalConfig {
     }
 }
 
-/// The parts of the weak detectors.
+/// The parts of the weak detectors. What is not told is MIST's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct WeakConfig {
+    /// Share of the hidden values that are left out in training.
+    pub dropout: f64,
     /// Weights of the losses of the refinement branches, one a branch; none for WSDDN alone.
-    #[serde(default)]
     pub refinements: Vec<f64>,
     /// How pseudo boxes for a branch are found in the scores of the one before.
-    #[serde(default = "default_rule")]
     pub rule: Rule,
     /// Overlap with a pseudo box from which a proposal is of its class.
-    #[serde(default = "half")]
     pub foreground: f32,
     /// Whether the branches also regress boxes (class by class).
-    #[serde(default)]
     pub regress: bool,
     /// Whether the image-level loss is summed over classes (OICR) instead of averaged (MIST).
-    #[serde(default)]
     pub sum_classes: bool,
-    /// Concrete DropBlock: the most that is dropped of a cell's neighbourhood; `None` for none.
-    #[serde(default)]
-    pub drop_block: Option<DropBlockConfig>,
+    /// Concrete DropBlock.
+    pub drop_block: DropBlockConfig,
+}
+
+impl Default for WeakConfig {
+    fn default() -> Self {
+        Self::preset(Preset::Mist)
+    }
 }
 
 /// Configuration of concrete DropBlock.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DropBlockConfig {
-    /// Upper bound of the probability that a cell lies in a dropped block, over the block's area (published: 0.3).
+    /// Upper bound of the probability that a cell lies in a dropped block, over the block's area (published: 0.3); 0 for no
+    /// DropBlock.
     pub gamma: f64,
     /// Temperature of the relaxed choice.
     pub temperature: f64,
     /// Factor on the reversed gradient (published: 0.01).
     pub adversary: f64,
+}
+
+impl DropBlockConfig {
+    /// Whether there is one.
+    pub fn is_on(&self) -> bool {
+        self.gamma > 0.0
+    }
 }
 
 impl Default for DropBlockConfig {
@@ -126,14 +135,6 @@ impl Default for TestConfig {
     fn default() -> Self {
         Self { least_score: 0.001, nms: 0.3, most: 100 }
     }
-}
-
-fn default_rule() -> Rule {
-    Rule::Top
-}
-
-fn half() -> f32 {
-    0.5
 }
 
 pub(crate) fn default_plan() -> Plan {
@@ -162,12 +163,13 @@ impl WeakConfig {
     /// A published detector's.
     pub fn preset(preset: Preset) -> Self {
         let oicr = Self {
+            dropout: 0.5,
             refinements: vec![1.0; 3],
             rule: Rule::Top,
             foreground: 0.5,
             regress: false,
             sum_classes: true,
-            drop_block: None,
+            drop_block: DropBlockConfig { gamma: 0.0, ..DropBlockConfig::default() },
         };
         match preset {
             Preset::Wsddn => Self { refinements: Vec::new(), ..oicr },
@@ -178,7 +180,7 @@ impl WeakConfig {
                 rule: Rule::Apart { portion: 0.15, overlap: 0.2 },
                 regress: true,
                 sum_classes: false,
-                drop_block: Some(DropBlockConfig::default()),
+                drop_block: DropBlockConfig::default(),
                 ..oicr
             },
         }
@@ -194,19 +196,21 @@ impl WeakConfig {
         if !(self.foreground > 0.0 && self.foreground <= 1.0) {
             return Err(WeakError::setting("weak.foreground", self.foreground, "above 0 to 1"));
         }
-        if let Some(block) = self.drop_block {
-            let numbers = [
-                ("gamma", block.gamma, block.gamma > 0.0 && block.gamma <= 1.0),
-                ("temperature", block.temperature, block.temperature > 0.0),
-                ("adversary", block.adversary, block.adversary >= 0.0),
-            ];
-            if let Some((name, value, _)) = numbers.into_iter().find(|(_, _, right)| !right) {
-                return Err(WeakError::setting(
-                    format!("weak.drop_block.{name}"),
-                    value,
-                    "a number in its range",
-                ));
-            }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(WeakError::setting("weak.dropout", self.dropout, "0 to below 1"));
+        }
+        let block = self.drop_block;
+        let numbers = [
+            ("gamma", block.gamma, (0.0..=1.0).contains(&block.gamma)),
+            ("temperature", block.temperature, block.temperature > 0.0),
+            ("adversary", block.adversary, block.adversary >= 0.0),
+        ];
+        if let Some((name, value, _)) = numbers.into_iter().find(|(_, _, right)| !right) {
+            return Err(WeakError::setting(
+                format!("weak.drop_block.{name}"),
+                value,
+                "a number in its range",
+            ));
         }
         self.rule.check()
     }

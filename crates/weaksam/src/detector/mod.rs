@@ -33,8 +33,12 @@ pub use train::train_detector;
 
 use crate::WeakError;
 use crate::files::Proposals;
+use crate::page::boxes_page;
 use crate::pictures::Pictures;
 use crate::stage::{load_run, open_run};
+
+/// Boxes that score less are counted and not drawn in the page.
+const SHOWN_SCORE: f32 = 0.1;
 
 /// What the stage needs.
 #[derive(Clone, Debug)]
@@ -43,7 +47,7 @@ pub struct DetectorFiles {
     pub root: PathBuf,
     /// Proposals and labels to learn from.
     pub train: PathBuf,
-    /// Proposals of pictures to detect in, each with the file that detections go to; those to learn from are not among them
+    /// Proposals of pictures to detect in, each with the file that detections go to (and a page of the same name); those to learn from are not among them
     /// unless named here.
     pub detect: Vec<(PathBuf, PathBuf)>,
 }
@@ -110,7 +114,12 @@ pub fn run(
         for (from, to) in &files.detect {
             let pictures = Pictures::of_proposals(&files.root, &Proposals::read(from)?, &config.proposals);
             same_classes(from, &pictures.classes, &proposals.classes)?;
-            detect(&outcome.model, config, &pictures, device, stop, mode)?.write(to)?;
+            let found = detect(&outcome.model, config, &pictures, device, stop, mode)?;
+            found.write(to)?;
+            let about = [("Steps".to_owned(), outcome.steps.to_string())];
+            let page =
+                boxes_page("Detections from image-level labels", &about, &files.root, &found, SHOWN_SCORE)?;
+            page.write(to.with_extension("html"))?;
             summary.detections.push(to.clone());
         }
     }

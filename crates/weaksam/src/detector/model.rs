@@ -86,7 +86,7 @@ impl WeakDetector {
         let regressed = if config.weak.regress { branches } else { 0 };
         Self {
             features,
-            drop_block: config.weak.drop_block.map(|_| DropBlock::new(channels, device)),
+            drop_block: config.weak.drop_block.is_on().then(|| DropBlock::new(channels, device)),
             head: config.head.init(channels, device),
             classify: layer(classes),
             detect: layer(classes),
@@ -108,11 +108,12 @@ impl WeakDetector {
         let mut cells = config.head.cells(map, boxes, config.features.scale());
         let hidden = match random {
             Some((streams, place)) => {
-                if let (Some(drop_block), Some(block)) = (&self.drop_block, &config.weak.drop_block) {
+                if let Some(drop_block) = &self.drop_block {
+                    let block = &config.weak.drop_block;
                     cells = drop_block.forward(cells, block, &mut streams.stream("drop_block", &[place]));
                 }
                 let mut rng = streams.stream("dropout", &[place]);
-                self.head.forward(cells, Some((config.head.dropout, &mut rng)))
+                self.head.forward(cells, Some((config.weak.dropout, &mut rng)))
             }
             None => self.head.forward::<rand_chacha::ChaCha8Rng>(cells, None),
         };

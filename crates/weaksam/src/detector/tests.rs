@@ -10,10 +10,10 @@ use super::mining::{Rule, Targets};
 use super::model::Answers;
 use super::*;
 use crate::boxes::BoxCoder;
+use crate::drawn::{SIZE, draw_set, objects};
 use crate::files::{Corners, Detections, ImageProposals, Source, to_bbox};
 use crate::measure::{Truth, measure_boxes};
 use crate::network::{BackboneConfig, FeatureConfig, HeadConfig, InputConfig};
-use crate::testing::{SIZE, draw_set, objects};
 
 fn numbers(count: usize, seed: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 37 + seed * 101 + i * i * 13) % 199) as f32 / 100.0 - 1.0).collect()
@@ -117,7 +117,8 @@ fn config(preset: Preset, steps: u64) -> DetectorConfig {
         channels: 16,
         ..FeatureConfig::default()
     };
-    config.head = HeadConfig { cells: 3, hidden: 32, dropout: 0.2, ..HeadConfig::default() };
+    config.head = HeadConfig { cells: 3, hidden: 32, ..HeadConfig::default() };
+    config.weak.dropout = 0.2;
     config.plan.steps = steps;
     config.plan.accumulate = 1;
     config.plan.optimizer.lr = 4e-3;
@@ -351,15 +352,21 @@ fn bad_settings_are_named() {
     says(&|c| c.weak.refinements.clear(), "weak.regress");
     says(&|c| c.features.stride = 5, "features.stride");
     says(&|c| c.features.stride = 16, "features.backbone");
-    says(&|c| c.head.dropout = 1.0, "head.dropout");
+    says(&|c| c.weak.dropout = 1.0, "weak.dropout");
     says(&|c| c.input.test_sides.clear(), "input.test_sides");
     says(&|c| c.proposals.most = 0, "proposals.most");
     says(&|c| c.features.backbone = BackboneConfig::Encoder { model: "none".to_owned() }, "none");
-    // A configuration survives its file.
-    let whole = config(Preset::Mist, 1);
-    let text = kirie_run::config::to_toml(&whole).unwrap();
+    // A configuration survives its file, and what a file does not say is MIST's.
     let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(file.path(), text).unwrap();
-    let read: DetectorConfig = kirie_run::config::load(Some(file.path()), &[]).unwrap().value;
-    assert_eq!(read, whole);
+    let read = |text: &str| -> DetectorConfig {
+        fs::write(file.path(), text).unwrap();
+        kirie_run::config::load(Some(file.path()), &[]).unwrap().value
+    };
+    for preset in [Preset::Mist, Preset::Oicr, Preset::OicrNear, Preset::Wsddn] {
+        let whole = config(preset, 1);
+        assert_eq!(read(&kirie_run::config::to_toml(&whole).unwrap()), whole);
+    }
+    let mut changed = DetectorConfig::default();
+    changed.weak.dropout = 0.25;
+    assert_eq!(read("weak.dropout = 0.25"), changed);
 }

@@ -6,8 +6,8 @@ use kirie_sam::registry::Preprocess;
 use kirie_sam::{Embedding, Engine, HostTensor, SamError};
 
 use super::*;
+use crate::drawn::draw_set;
 use crate::measure::{Truth, measure_masks};
-use crate::testing::draw_set;
 
 const SIDE: usize = 256;
 
@@ -38,7 +38,8 @@ impl Engine for Ellipses {
         for corners in prompts.sparse.coords.chunks_exact(prompts.sparse.tokens) {
             let [[x0, y0], [x1, y1]] =
                 [corners[0], corners[1]].map(|corner| corner.map(|v| v * SIDE as f32 / 1024.0));
-            let (x, y, w, h) = ((x0 + x1) / 2.0, (y0 + y1) / 2.0, (x1 - x0) / 2.0, (y1 - y0) / 2.0);
+            let (x, y) = (f32::midpoint(x0, x1), f32::midpoint(y0, y1));
+            let (w, h) = ((x1 - x0) / 2.0, (y1 - y0) / 2.0);
             for at in 0..SIDE * SIDE {
                 let dx = ((at % SIDE) as f32 + 0.5 - x) / w;
                 let dy = ((at / SIDE) as f32 + 0.5 - y) / h;

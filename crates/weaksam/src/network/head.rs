@@ -13,7 +13,7 @@ use crate::files::Corners;
 use crate::roi::RoiMethod;
 
 /// Configuration of [`RegionHead`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HeadConfig {
     /// How cells are filled.
@@ -22,13 +22,11 @@ pub struct HeadConfig {
     pub cells: usize,
     /// Width of the two layers that follow.
     pub hidden: usize,
-    /// Share of the hidden values that are left out in training.
-    pub dropout: f64,
 }
 
 impl Default for HeadConfig {
     fn default() -> Self {
-        Self { roi: RoiMethod::Align, cells: 7, hidden: 256, dropout: 0.5 }
+        Self { roi: RoiMethod::Align, cells: 7, hidden: 256 }
     }
 }
 
@@ -39,9 +37,6 @@ impl HeadConfig {
             if value == 0 {
                 return Err(WeakError::setting(name, 0, "1 or more"));
             }
-        }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return Err(WeakError::setting("head.dropout", self.dropout, "0 to below 1"));
         }
         Ok(())
     }

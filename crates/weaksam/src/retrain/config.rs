@@ -4,48 +4,49 @@ use kirie_engine::Plan;
 use serde::{Deserialize, Serialize};
 
 use crate::WeakError;
-use crate::detector::config::{TestConfig, default_plan};
+use crate::detector::config::default_plan;
 use crate::network::{FeatureConfig, HeadConfig, InputConfig};
 
 /// Configuration of a detector that learns from boxes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct RetrainConfig {
     /// Seed of all that is random.
-    #[serde(default)]
     pub seed: u64,
     /// Sizes of pictures.
-    #[serde(default)]
     pub input: InputConfig,
     /// The feature map.
-    #[serde(default)]
     pub features: FeatureConfig,
     /// Vectors of boxes.
-    #[serde(default = "default_head")]
     pub head: HeadConfig,
     /// The first stage.
-    #[serde(default)]
     pub rpn: RpnConfig,
     /// Boxes that the second stage learns from.
-    #[serde(default)]
     pub sample: SampleConfig,
     /// RoI drop.
-    #[serde(default)]
     pub drop: DropConfig,
     /// What becomes of its answers.
-    #[serde(default = "default_test")]
-    pub test: TestConfig,
+    pub answers: AnswerConfig,
     /// How long, how fast.
-    #[serde(default = "default_plan")]
     pub plan: Plan,
 }
 
-fn default_head() -> HeadConfig {
-    HeadConfig { dropout: 0.0, ..HeadConfig::default() }
+/// What becomes of the detector's answers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AnswerConfig {
+    /// Boxes below this score are left out.
+    pub least_score: f32,
+    /// Overlap above which the lower scored box of a class is suppressed.
+    pub nms: f32,
+    /// The most boxes a picture.
+    pub most: usize,
 }
 
-fn default_test() -> TestConfig {
-    TestConfig { least_score: 0.05, nms: 0.5, most: 100 }
+impl Default for AnswerConfig {
+    fn default() -> Self {
+        Self { least_score: 0.05, nms: 0.5, most: 100 }
+    }
 }
 
 /// Configuration of the region proposal network.
@@ -142,11 +143,11 @@ impl Default for RetrainConfig {
             seed: 0,
             input: InputConfig::default(),
             features: FeatureConfig::default(),
-            head: default_head(),
+            head: HeadConfig::default(),
             rpn: RpnConfig::default(),
             sample: SampleConfig::default(),
             drop: DropConfig::default(),
-            test: default_test(),
+            answers: AnswerConfig::default(),
             plan: default_plan(),
         }
     }
@@ -158,7 +159,6 @@ impl RetrainConfig {
         self.input.check()?;
         self.features.check()?;
         self.head.check()?;
-        self.test.check()?;
         let rpn = &self.rpn;
         for (name, values) in [("rpn.sides", &rpn.sides), ("rpn.ratios", &rpn.ratios)] {
             if values.is_empty() || values.iter().any(|v| !(v.is_finite() && *v > 0.0)) {
@@ -169,6 +169,7 @@ impl RetrainConfig {
             ("rpn.positive", rpn.positive),
             ("rpn.negative", rpn.negative),
             ("rpn.nms", rpn.nms),
+            ("answers.nms", self.answers.nms),
             ("sample.foreground", self.sample.foreground),
             ("sample.foreground_share", self.sample.foreground_share),
             ("drop.start", self.drop.start as f32),
@@ -184,6 +185,7 @@ impl RetrainConfig {
             ("rpn.before_nms", rpn.before_nms),
             ("rpn.after_nms", rpn.after_nms),
             ("sample.count", self.sample.count),
+            ("answers.most", self.answers.most),
         ];
         if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return Err(WeakError::setting(name, 0, "1 or more"));

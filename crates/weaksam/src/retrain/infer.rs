@@ -3,7 +3,6 @@
 use burn::tensor::Device;
 use burn::tensor::activation::softmax;
 use kirie_data::Image;
-use rand_chacha::ChaCha8Rng;
 
 use super::config::RetrainConfig;
 use super::model::TwoStage;
@@ -33,12 +32,12 @@ pub fn detect_in(
         if proposals.is_empty() {
             continue;
         }
-        let [logits, steps] = model.second_stage::<ChaCha8Rng>(map, &proposals, config, None);
+        let [logits, steps] = model.second_stage(map, &proposals, config);
         let (scores, steps) = (host(softmax(logits, 1)), host(steps));
         for (index, corners) in proposals.iter().enumerate() {
             for class in 0..classes {
                 let at = index * (classes + 1) + class + 1;
-                if scores[at] >= config.test.least_score {
+                if scores[at] >= config.answers.least_score {
                     let moved = BoxCoder::HEAD.decode(corners, &steps[4 * at..4 * at + 4]);
                     let moved = clip(&view.leave(moved), width, height);
                     if moved[0] < moved[2] && moved[1] < moved[3] {
@@ -48,5 +47,5 @@ pub fn detect_in(
             }
         }
     }
-    Ok(found.suppressed(classes, config.test.nms, config.test.most))
+    Ok(found.suppressed(classes, config.answers.nms, config.answers.most))
 }

@@ -27,8 +27,12 @@ use crate::WeakError;
 use crate::detector::infer::to_file;
 use crate::detector::same_classes;
 use crate::files::{Detections, Proposals};
+use crate::page::boxes_page;
 use crate::pictures::Pictures;
 use crate::stage::{load_run, open_run};
+
+/// Boxes that score less are counted and not drawn in the page.
+const SHOWN_SCORE: f32 = 0.3;
 
 /// What the stage needs.
 #[derive(Clone, Debug)]
@@ -37,7 +41,7 @@ pub struct RetrainFiles {
     pub root: PathBuf,
     /// Boxes to learn from (`pseudo.json`).
     pub train: PathBuf,
-    /// Pictures to detect in, as a file of boxes that are not looked at, each with the file that detections go to.
+    /// Pictures to detect in, as a file of boxes that are not looked at, each with the file that detections go to (and a page of the same name).
     pub detect: Vec<(PathBuf, PathBuf)>,
 }
 
@@ -103,7 +107,12 @@ pub fn run(
         for (from, to) in &files.detect {
             let (listed, pictures) = listed(&files.root, from)?;
             same_classes(from, &listed, &objects.classes)?;
-            detect(&outcome.model, config, &pictures, device, stop, mode)?.write(to)?;
+            let found = detect(&outcome.model, config, &pictures, device, stop, mode)?;
+            found.write(to)?;
+            let about = [("Steps".to_owned(), outcome.steps.to_string())];
+            let page =
+                boxes_page("Detections of the retrained detector", &about, &files.root, &found, SHOWN_SCORE)?;
+            page.write(to.with_extension("html"))?;
             summary.detections.push(to.clone());
         }
     }

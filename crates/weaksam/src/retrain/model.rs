@@ -11,7 +11,6 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use kirie_nn::linear;
 use kirie_sam::checkpoint::StateDict;
-use rand::Rng;
 
 use super::config::RetrainConfig;
 use super::rpn::Rpn;
@@ -72,15 +71,9 @@ impl TwoStage {
     }
 
     /// Logits `[boxes, 1 + classes]` and steps `[boxes, 4 (1 + classes)]` of boxes in pixels of the network's input.
-    pub fn second_stage<R: Rng>(
-        &self,
-        map: Tensor<4>,
-        boxes: &[Corners],
-        config: &RetrainConfig,
-        dropout: Option<&mut R>,
-    ) -> [Tensor<2>; 2] {
+    pub fn second_stage(&self, map: Tensor<4>, boxes: &[Corners], config: &RetrainConfig) -> [Tensor<2>; 2] {
         let cells = config.head.cells(map, boxes, config.features.scale());
-        let hidden = self.head.forward(cells, dropout.map(|rng| (config.head.dropout, rng)));
+        let hidden = self.head.forward::<rand_chacha::ChaCha8Rng>(cells, None);
         [linear(&self.classify, hidden.clone()), linear(&self.regress, hidden)]
     }
 }

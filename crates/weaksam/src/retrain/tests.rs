@@ -8,10 +8,10 @@ use super::loss::{HeadLoss, Sampled, head_loss};
 use super::rpn::{Role, Rpn, anchors, roles};
 use super::*;
 use crate::detector::loss::host;
+use crate::drawn::draw_set;
 use crate::files::Corners;
 use crate::measure::{Truth, measure_boxes};
 use crate::network::{BackboneConfig, FeatureConfig, HeadConfig, InputConfig};
-use crate::testing::draw_set;
 
 #[test]
 fn anchors_of_every_shape_around_every_cell() {
@@ -25,6 +25,7 @@ fn anchors_of_every_shape_around_every_cell() {
 
 #[test]
 fn roles_of_anchors() {
+    use Role::{Background, Ignored, Object};
     let config = RpnConfig::default();
     let objects: [Corners; 2] = [[0.0, 0.0, 10.0, 10.0], [40.0, 0.0, 50.0, 10.0]];
     let all: [Corners; 6] = [
@@ -35,7 +36,6 @@ fn roles_of_anchors() {
         [40.0, 6.0, 50.0, 10.0],  // as close as that
         [80.0, 80.0, 90.0, 90.0], // nothing
     ];
-    use Role::{Background, Ignored, Object};
     let expected = [Object(0), Ignored, Background, Object(1), Object(1), Background];
     assert_eq!(roles(&config, &all, &objects), expected);
     assert_eq!(roles(&config, &all, &[]), [Background; 6]);
@@ -189,7 +189,7 @@ fn config(steps: u64) -> RetrainConfig {
             channels: 16,
             ..FeatureConfig::default()
         },
-        head: HeadConfig { cells: 4, hidden: 32, dropout: 0.0, ..HeadConfig::default() },
+        head: HeadConfig { cells: 4, hidden: 32, ..HeadConfig::default() },
         rpn: RpnConfig { sides: vec![20.0, 36.0], after_nms: 40, before_nms: 200, ..RpnConfig::default() },
         sample: SampleConfig { count: 48, ..SampleConfig::default() },
         ..RetrainConfig::default()

@@ -73,7 +73,7 @@ impl Method for RetrainMethod<'_> {
             &picture.weights,
             &mut rng,
         );
-        let answers = model.second_stage(map, &sampled.boxes, config, Some(&mut rng));
+        let answers = model.second_stage(map, &sampled.boxes, config);
         let on = step as f64 >= config.drop.start * config.plan.steps as f64;
         let second = head_loss(answers, &sampled, &batch.objects, &config.drop, on);
         let mut figures = vec![
