@@ -7,6 +7,24 @@
 //! The stages meet in files only ([`files`]), so each can be run, looked at, repeated and replaced alone.
 
 pub mod classifier;
+//! The stages meet in files only ([`files`]), so each can be run, looked at, repeated and replaced alone.
+//!
+//! ```text
+//! proposals.json -> detector -> detections.json -> pseudo -> pseudo.json -> retrain -> detections of any picture -> instances
+//! ```
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`boxes`], [`roi`], [`network`] | what both detectors stand on: boxes, RoI pooling, feature maps |
+//! | [`detector`] | weakly supervised detectors: WSDDN, OICR, MIST |
+//! | [`pseudo`] | their detections as pseudo ground truth, adaptively or plainly |
+//! | [`retrain`] | a two-stage detector on pseudo (or true) boxes, with RoI drop |
+//! | [`instances`] | masks for boxes; files for other programs |
+//! | [`page`] | boxes to look at |
+//! | [`measure`] | the figures of all of this against true boxes and masks |
+
+pub mod boxes;
+pub mod detector;
 #[cfg(test)]
 mod drawn;
 mod error;
@@ -17,5 +35,14 @@ pub mod review;
 pub mod run;
 pub mod show;
 pub mod truth;
+pub mod instances;
+pub mod measure;
+pub mod network;
+pub mod page;
+pub mod pictures;
+pub mod pseudo;
+pub mod retrain;
+pub mod roi;
+mod stage;
 
 pub use error::WeakError;

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use super::labels::{Instance, Labels};
 use super::{Dataset, Sample, check_frame};
-use crate::sheet::{GAP, Grid, INK, LETTER, LINE, PAPER, Tile, fill, fitted, text};
-use crate::write::{color, paint, paint_box};
+use crate::sheet::{GAP, Grid, INK, LINE, PAPER, Tile, fitted};
+use crate::write::{LETTER, color, fill, paint, paint_box, text};
 use crate::{DataError, Image};
 
 /// Width of outlines, pixels.
