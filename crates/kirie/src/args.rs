@@ -3,6 +3,7 @@
 mod data;
 mod evaluate;
 mod semantic;
+mod serve;
 mod train;
 mod zoom;
 
@@ -18,6 +19,7 @@ pub(crate) use data::{
 };
 pub(crate) use evaluate::{EvaluateArgs, EvaluateCommand, EvaluatePromptableArgs};
 pub(crate) use semantic::{EvaluateSemanticArgs, TestArgs, TrainSemanticArgs};
+pub(crate) use serve::ServeArgs;
 pub(crate) use train::{TrainArgs, TrainCommand, TrainRunArgs};
 pub(crate) use zoom::ZoomArg;
 
@@ -45,6 +47,8 @@ pub(crate) enum Command {
     Evaluate(EvaluateArgs),
     /// Measure how fast a model runs on this machine.
     Bench(BenchArgs),
+    /// A page in the browser to cut, correct and label by clicks, and the same over HTTP for other tools.
+    Serve(ServeArgs),
 }
 
 /// Which model runs, and where.
