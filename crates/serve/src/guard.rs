@@ -156,8 +156,8 @@ fn cookie_matches(app: &App, given: &str) -> bool {
 }
 
 /// `Set-Cookie` for a browser that knows the token.
-pub(crate) fn cookie(token: &str) -> Option<String> {
-    Some(format!("{COOKIE_NAME}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000", cookie_value(token)))
+pub(crate) fn cookie(token: &str) -> String {
+    format!("{COOKIE_NAME}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000", cookie_value(token))
 }
 
 pub(crate) async fn no_such_page(uri: Uri) -> ApiError {

@@ -24,7 +24,7 @@ use crate::library::Library;
 use crate::store::{Job, JobState, Store};
 
 /// How long a run that was asked to stop may take to finish its step and save.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Points of a curve that are shown; of more, every so many.
 const CURVE: usize = 400;
 /// Bytes of a run's last words that are looked at.
@@ -303,7 +303,7 @@ impl Jobs {
             Ok::<_, ApiError>(())
         });
         let begun = match staged.await? {
-            Ok(()) => self.launch(id, &["--config", "config.toml", "-o", "run"]).await,
+            Ok(()) => self.launch(id, &["--config", "config.toml", "-o", "run"]),
             Err(error) => Err(error),
         };
         if let Err(error) = begun {
@@ -322,18 +322,22 @@ impl Jobs {
             return Err(ApiError::Conflict(format!("job {id} is done")));
         }
         // One that was stopped before its first checkpoint begins anew.
-        let has_run = self.folder(id).join("run/config.toml").exists();
+        let run = self.folder(id).join("run");
+        let has_run = run.join("config.toml").exists();
+        if !has_run {
+            let _ = fs::remove_dir_all(run);
+        }
         let arguments: &[&str] =
             if has_run { &["--resume", "run"] } else { &["--config", "config.toml", "-o", "run"] };
         self.shared.store.set_job(id, JobState::Running, String::new()).await?;
-        if let Err(error) = self.launch(id, arguments).await {
+        if let Err(error) = self.launch(id, arguments) {
             self.shared.store.set_job(id, JobState::Failed, error.to_string()).await?;
             return Err(error);
         }
         self.view(id).await
     }
 
-    async fn launch(&self, id: i64, arguments: &[&str]) -> ApiResult<()> {
+    fn launch(&self, id: i64, arguments: &[&str]) -> ApiResult<()> {
         let folder = self.folder(id);
         let output = File::options().create(true).append(true).open(folder.join("output.txt"))?;
         let mut command = Command::new(&self.shared.config.program);
@@ -345,6 +349,9 @@ impl Jobs {
             .stdout(output.try_clone()?)
             .stderr(output)
             .kill_on_drop(true);
+        // Ctrl-C at a terminal goes to the whole group, and a second one would end the run before it saved.
+        #[cfg(unix)]
+        command.process_group(0);
         let child = command.spawn()?;
         step_back(&child);
         let (stop, asked) = watch::channel(false);
@@ -352,8 +359,8 @@ impl Jobs {
         *self.running() = Some(Running { id, stop, ended });
         let jobs = self.clone();
         tokio::spawn(async move {
-            let success = attend(child, asked).await;
-            let (state, message) = jobs.outcome(id, success);
+            let ended = attend(child, asked).await;
+            let (state, message) = jobs.outcome(id, ended);
             // Where this fails the next start of the service says that the run was stopped.
             let _ = jobs.shared.store.set_job(id, state, message).await;
             *jobs.running() = None;
@@ -362,9 +369,9 @@ impl Jobs {
         Ok(())
     }
 
-    fn outcome(&self, id: i64, success: bool) -> (JobState, String) {
+    fn outcome(&self, id: i64, ended: Ended) -> (JobState, String) {
         let folder = self.folder(id);
-        if !success {
+        if ended == Ended::Badly {
             let output = fs::read(folder.join("output.txt")).unwrap_or_default();
             let words =
                 String::from_utf8_lossy(&output[output.len().saturating_sub(LAST_WORDS)..]).into_owned();
@@ -503,21 +510,29 @@ fn read_json(path: &std::path::Path) -> Option<Value> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// Waits for the process, and passes on that it should stop. Whether it ended well.
-async fn attend(mut child: Child, mut asked: watch::Receiver<bool>) -> bool {
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ended {
+    /// By itself, or as it was asked to.
+    Well,
+    /// With an error, or killed by somebody else.
+    Badly,
+}
+
+/// Waits for the process, and passes on that it should stop.
+async fn attend(mut child: Child, mut asked: watch::Receiver<bool>) -> Ended {
     tokio::select! {
-        ended = child.wait() => return ended.is_ok_and(|status| status.success()),
+        ended = child.wait() => {
+            return if ended.is_ok_and(|status| status.success()) { Ended::Well } else { Ended::Badly };
+        }
         _ = asked.wait_for(|asked| *asked) => {}
     }
     interrupt(&child);
-    match tokio::time::timeout(PATIENCE, child.wait()).await {
-        Ok(ended) => ended.is_ok_and(|status| status.success()),
-        Err(_) => {
-            // What it saved before is whole.
-            let _ = child.kill().await;
-            true
-        }
+    // Whatever it takes and says, it was asked to end; what it saved before is whole.
+    if tokio::time::timeout(PATIENCE, child.wait()).await.is_err() {
+        let _ = child.kill().await;
     }
+    Ended::Well
 }
 
 #[cfg(unix)]

@@ -120,12 +120,10 @@ type Place = tokio::sync::OwnedSemaphorePermit;
 
 async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(tokio::net::TcpStream, Place)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, _)) => Some((stream, place)),
-        Err(_) => {
-            // Most likely too many open files: that passes when some close.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            None
-        }
+    if let Ok((stream, _)) = listener.accept().await {
+        return Some((stream, place));
     }
+    // Most likely too many open files: that passes when some close.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    None
 }

@@ -41,8 +41,11 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) origin: Origin,
     path: PathBuf,
-    size: Mutex<Option<(Stamp, Result<(u32, u32), String>)>>,
+    size: Mutex<Option<(Stamp, Size)>>,
 }
+
+/// Width and height, or why they cannot be read.
+type Size = Result<(u32, u32), String>;
 
 /// Tells whether a file is still the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -127,12 +127,11 @@ impl Shared {
             return Ok(ready);
         }
 
-        let encoded = match self.remembered(&key, false) {
-            Some(ready) => Some(ready.predictor.image()?.clone()),
-            None => {
-                let (disk, key) = (self.disk.clone(), key.clone());
-                tokio::task::spawn_blocking(move || disk.read(&key)).await?
-            }
+        let encoded = if let Some(ready) = self.remembered(&key, false) {
+            Some(ready.predictor.image()?.clone())
+        } else {
+            let (disk, key) = (self.disk.clone(), key.clone());
+            tokio::task::spawn_blocking(move || disk.read(&key)).await?
         };
         let ready = match encoded {
             Some(encoded) if !pixels => self.ready(None, encoded)?,
@@ -140,15 +139,7 @@ impl Shared {
                 let image = self.decode(&entry).await?;
                 let (encoded, image) = match known {
                     Some(encoded) => (encoded, image),
-                    None => {
-                        let engine = Arc::clone(&self.engine);
-                        let both =
-                            self.encoder.run(move || Ok::<_, ApiError>((encode(&*engine, &image)?, image)));
-                        let (encoded, image) = both.await??;
-                        let (disk, key, kept) = (self.disk.clone(), key.clone(), encoded.clone());
-                        tokio::task::spawn_blocking(move || disk.write(&key, &kept));
-                        (encoded, image)
-                    }
+                    None => self.encode(&key, image).await?,
                 };
                 self.ready(Some(image).filter(|_| pixels || self.zoom.is_some()), encoded)?
             }
@@ -156,6 +147,16 @@ impl Shared {
         let ready = Arc::new(ready);
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).put(key, Arc::clone(&ready));
         Ok(ready)
+    }
+
+    /// Runs the encoder, and keeps what it made.
+    async fn encode(&self, key: &str, image: Image) -> ApiResult<(EncodedImage, Image)> {
+        let engine = Arc::clone(&self.engine);
+        let both = self.encoder.run(move || Ok::<_, ApiError>((encode(&*engine, &image)?, image)));
+        let (encoded, image) = both.await??;
+        let (disk, key, kept) = (self.disk.clone(), key.to_owned(), encoded.clone());
+        tokio::task::spawn_blocking(move || disk.write(&key, &kept));
+        Ok((encoded, image))
     }
 
     async fn decode(self: &Arc<Self>, entry: &Arc<Entry>) -> ApiResult<Image> {

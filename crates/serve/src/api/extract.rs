@@ -72,7 +72,7 @@ async fn read(request: Request, app: &App, most: usize) -> ApiResult<Bytes> {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) => {
             let is_limit = std::error::Error::source(&error)
-                .is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
+                .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>);
             Err(if is_limit {
                 too_large()
             } else {

@@ -226,21 +226,20 @@ pub(crate) async fn picture(State(app): State<App>, PathOf(image): PathOf<String
 pub(crate) async fn thumbnail(State(app): State<App>, PathOf(image): PathOf<String>) -> ApiResult<Response> {
     let entry = app.library.get(&image)?;
     let key = format!("{}-{}", entry.id, app.library.stamp(&entry)?.text());
-    let small = match app.thumbnails.get(&key) {
-        Some(known) => known,
-        None => {
-            let image = app.ready.pixels(&entry).await?;
-            let made = tokio::task::spawn_blocking(move || {
-                let (width, height) = kirie_data::longest_side(image.width(), image.height(), THUMBNAIL);
-                let small = if image.width().max(image.height()) > THUMBNAIL {
-                    resize_bilinear(&image, width, height)?
-                } else {
-                    image
-                };
-                Ok::<_, ApiError>(encode_picture(&small, PictureFormat::Jpeg)?)
-            });
-            app.thumbnails.put(key, made.await??)
-        }
+    let small = if let Some(known) = app.thumbnails.get(&key) {
+        known
+    } else {
+        let image = app.ready.pixels(&entry).await?;
+        let made = tokio::task::spawn_blocking(move || {
+            let (width, height) = kirie_data::longest_side(image.width(), image.height(), THUMBNAIL);
+            let small = if image.width().max(image.height()) > THUMBNAIL {
+                resize_bilinear(&image, width, height)?
+            } else {
+                image
+            };
+            Ok::<_, ApiError>(encode_picture(&small, PictureFormat::Jpeg)?)
+        });
+        app.thumbnails.put(key, made.await??)
     };
     let head = [(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, "private, max-age=600")];
     Ok((head, small.as_ref().clone()).into_response())

@@ -113,5 +113,5 @@ pub(crate) async fn session(
         return Err(ApiError::Unauthorized);
     }
     let cookie = guard::cookie(&session.token);
-    Ok((axum::http::StatusCode::NO_CONTENT, AppendHeaders(cookie.map(|value| (SET_COOKIE, value)))))
+    Ok((axum::http::StatusCode::NO_CONTENT, AppendHeaders([(SET_COOKIE, cookie)])))
 }

@@ -16,6 +16,7 @@ const MOST_AT_ONCE: usize = 1000;
 
 /// The objects of a picture.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[allow(clippy::struct_field_names, reason = "the names of the answer")]
 pub(crate) struct Objects {
     pub(crate) objects: Vec<Object>,
     /// Whether there is a step to undo.

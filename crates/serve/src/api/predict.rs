@@ -111,6 +111,7 @@ pub(crate) enum ZoomWord {
 
 /// The masks of all prompts.
 #[derive(Debug, Serialize, ToSchema)]
+#[allow(clippy::struct_field_names, reason = "the names of the answer")]
 pub(crate) struct Answers {
     /// The model that answered.
     model: String,

@@ -20,7 +20,7 @@ use crate::store::Segmentation;
 
 /// One at a time: each is a process with a model of its own.
 static SUGGESTIONS: Semaphore = Semaphore::const_new(1);
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// Regions of one answer, the largest first.
 const MOST: usize = 300;
 /// Smaller regions are specks, pixels.

@@ -123,6 +123,7 @@ pub(crate) struct NewObject {
 /// What is to be different about an object; what is not named stays.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[allow(clippy::option_option, reason = "nothing said, null, and a value are three things")]
 pub(crate) struct ChangeObject {
     /// The revision that the change is meant for: if the object was changed meanwhile, it is refused with 409.
     #[serde(default)]
@@ -145,6 +146,7 @@ pub(crate) struct ChangeObject {
 }
 
 /// Tells `null` from nothing said.
+#[allow(clippy::option_option, reason = "they are two things")]
 fn given<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
     value: D,
 ) -> Result<Option<Option<T>>, D::Error> {
@@ -194,7 +196,7 @@ impl Store {
 
     /// All classes.
     pub(crate) async fn classes(&self) -> ApiResult<Vec<Class>> {
-        self.change(|t| classes(t)).await
+        self.change(classes).await
     }
 
     /// Adds a class.
@@ -210,15 +212,13 @@ impl Store {
             if all.iter().any(|class| class.name == name) {
                 return Err(ApiError::Conflict(format!("there is a class of the name {name:?} already")));
             }
-            let colour = match colour {
-                Some(colour) => class_colour(&colour)?,
-                // The numbers of classes that are gone are not given again, and neither are their colours.
-                None => {
-                    let next: i64 =
-                        t.query_row("SELECT COALESCE(MAX(id), 0) FROM class", [], |row| row.get(0))?;
-                    let [r, g, b] = kirie_data::write::color(next as usize);
-                    format!("#{r:02x}{g:02x}{b:02x}")
-                }
+            let colour = if let Some(colour) = colour {
+                class_colour(&colour)?
+            } else {
+                let next: i64 =
+                    t.query_row("SELECT COALESCE(MAX(id), 0) FROM class", [], |row| row.get(0))?;
+                let [r, g, b] = kirie_data::write::color(next as usize);
+                format!("#{r:02x}{g:02x}{b:02x}")
             };
             t.execute("INSERT INTO class (name, colour) VALUES (?1, ?2)", params![name, colour])?;
             Ok(Class { id: t.last_insert_rowid(), name, colour, objects: 0 })
