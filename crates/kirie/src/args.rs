@@ -1,11 +1,12 @@
 //! The command line, declared.
 
-mod continual;
 mod adapters;
+mod continual;
 mod contrastive;
 mod data;
 mod evaluate;
 mod semantic;
+mod serve;
 mod train;
 mod weak;
 mod zoom;
@@ -17,8 +18,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::device::DeviceArg;
 use crate::prompts::{BoxArg, PointArg};
 
-pub(crate) use continual::{EvaluateContinualArgs, TrainContinualArgs};
 pub(crate) use adapters::{AdaptersArgs, AdaptersCommand};
+pub(crate) use continual::{EvaluateContinualArgs, TrainContinualArgs};
 pub(crate) use contrastive::{EvaluateContrastiveArgs, TrainContrastiveArgs};
 pub(crate) use data::{
     ConvertArgs, DataArgs, DataCommand, InspectArgs, Masks, PicturesArg, PreviewArgs, RankArgs, RankBy,
@@ -26,6 +27,7 @@ pub(crate) use data::{
 };
 pub(crate) use evaluate::{EvaluateArgs, EvaluateCommand, EvaluatePromptableArgs};
 pub(crate) use semantic::{EvaluateSemanticArgs, TestArgs, TrainSemanticArgs};
+pub(crate) use serve::ServeArgs;
 pub(crate) use train::{TrainArgs, TrainCommand, TrainRunArgs};
 pub(crate) use weak::{EvaluateWeakArgs, TrainWeakArgs};
 pub(crate) use zoom::ZoomArg;
@@ -56,6 +58,8 @@ pub(crate) enum Command {
     Evaluate(EvaluateArgs),
     /// Measure how fast a model runs on this machine.
     Bench(BenchArgs),
+    /// A page in the browser to cut, correct and label by clicks, and the same over HTTP for other tools.
+    Serve(ServeArgs),
 }
 
 /// Which model runs, and where.

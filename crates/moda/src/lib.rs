@@ -17,6 +17,7 @@
 //! | [`router`] | which domain, or none |
 //! | [`strategy`], [`train`], [`run`] | what is trained on what, and the runs of a study |
 //! | [`evaluate`], [`report`] | figures, pages |
+//! | [`registry`], [`rank`] | domains kept on disk for an operator; which pictures to label next |
 //! | [`store`], [`pool`], [`measure`] | a domain on disk; several of them at work, and measured |
 
 pub mod adapter;
@@ -31,6 +32,8 @@ pub mod loss;
 pub mod measure;
 pub mod pool;
 pub mod prompts;
+pub mod rank;
+pub mod registry;
 pub mod report;
 pub mod router;
 pub mod run;
@@ -42,10 +45,3 @@ pub mod train;
 pub mod views;
 
 pub use error::ContinualError;
-//! Continual adaptation: domains arrive one after another, and nothing learnt before is lost.
-//!
-//! - [`registry`]: what was learnt of each domain, kept on disk so that an operator can add, disable and roll back;
-//! - [`rank`]: which pictures to label next.
-
-pub mod rank;
-pub mod registry;

@@ -33,6 +33,6 @@ pub use engine::{BurnEngine, Embedding, Engine};
 pub use error::{PromptProblem, SamError};
 pub use mask_decoder::DecodeMode;
 pub use mask_generator::{MaskGeneratorOptions, PointGrid};
-pub use predictor::{EncodedImage, Prediction, Predictor, Window};
+pub use predictor::{EncodedImage, EngineRef, Prediction, Predictor, Window};
 pub use prompt::Prompt;
 pub use tensor::HostTensor;

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 use kirie_data::{Image, MaskRecord, longest_side, resize_bilinear};
 use kirie_mask::{BBox, Point, Rle};
@@ -28,10 +29,50 @@ pub const MASK_THRESHOLD: f32 = 0.0;
 
 /// Answers prompts on one picture at a time. The encoder runs once per picture, and once more for every box that is looked at
 /// closely ([`Self::with_zoom`]).
+///
+/// It borrows its engine, or shares it: then it is a `Predictor<'static>` that a service can keep.
 pub struct Predictor<'a> {
-    engine: &'a dyn Engine,
+    engine: EngineRef<'a>,
     zoom: Option<f64>,
     image: Option<Picture>,
+}
+
+/// An engine that is borrowed, or shared with others who may outlive whoever opened it.
+#[derive(Clone)]
+pub enum EngineRef<'a> {
+    /// Somebody else's.
+    Borrowed(&'a dyn Engine),
+    /// Shared.
+    Shared(Arc<dyn Engine>),
+}
+
+impl<'a> Deref for EngineRef<'a> {
+    type Target = dyn Engine + 'a;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Borrowed(engine) => *engine,
+            Self::Shared(engine) => engine.as_ref(),
+        }
+    }
+}
+
+impl<'a> From<&'a dyn Engine> for EngineRef<'a> {
+    fn from(engine: &'a dyn Engine) -> Self {
+        Self::Borrowed(engine)
+    }
+}
+
+impl<'a, E: Engine> From<&'a E> for EngineRef<'a> {
+    fn from(engine: &'a E) -> Self {
+        Self::Borrowed(engine)
+    }
+}
+
+impl From<Arc<dyn Engine>> for EngineRef<'_> {
+    fn from(engine: Arc<dyn Engine>) -> Self {
+        Self::Shared(engine)
+    }
 }
 
 /// The picture that is set. With zoom its pixels are kept, and the whole of it is encoded when a prompt needs that.
@@ -149,9 +190,9 @@ pub(crate) fn not_finite() -> SamError {
 }
 
 impl<'a> Predictor<'a> {
-    /// A predictor without a picture.
-    pub fn new(engine: &'a dyn Engine) -> Self {
-        Self { engine, zoom: None, image: None }
+    /// A predictor without a picture, with an engine that is borrowed (`&engine`) or shared (`Arc<dyn Engine>`).
+    pub fn new(engine: impl Into<EngineRef<'a>>) -> Self {
+        Self { engine: engine.into(), zoom: None, image: None }
     }
 
     /// Answers boxes from a closer look: a window of the picture around the box, `context` times as large as it (None: from the
@@ -165,8 +206,8 @@ impl<'a> Predictor<'a> {
     }
 
     /// The engine it runs on.
-    pub fn engine(&self) -> &'a dyn Engine {
-        self.engine
+    pub fn engine(&self) -> &dyn Engine {
+        &*self.engine
     }
 
     /// Takes a picture and runs the encoder on it; with zoom, only once a prompt needs the whole picture.
@@ -176,7 +217,7 @@ impl<'a> Predictor<'a> {
             let (size, pixels) = ([image.width(), image.height()], Some(image.clone()));
             self.image = Some(self.new_picture(size, pixels, OnceLock::new()));
         } else {
-            self.set_encoded(encode(self.engine, image)?);
+            self.set_encoded(encode(&*self.engine, image)?);
         }
         Ok(())
     }
@@ -184,6 +225,22 @@ impl<'a> Predictor<'a> {
     /// Takes a picture that was encoded before. Of such a picture there is no closer look.
     pub fn set_encoded(&mut self, image: EncodedImage) {
         self.image = Some(self.new_picture([image.width, image.height], None, image.into()));
+    }
+
+    /// Takes a picture's pixels together with what the encoder made of them before: the encoder does not run, and boxes can
+    /// be looked at closely.
+    ///
+    /// # Errors
+    /// [`SamError::Shape`] when the two are of different sizes.
+    pub fn set_image_encoded(&mut self, image: Image, encoded: EncodedImage) -> Result<(), SamError> {
+        let size = [image.width(), image.height()];
+        if size != [encoded.width, encoded.height] {
+            let expected = format!("an encoded picture of {}x{}", size[0], size[1]);
+            let found = vec![encoded.width as usize, encoded.height as usize];
+            return Err(SamError::Shape { what: "encoded picture", expected, found });
+        }
+        self.image = Some(self.new_picture(size, Some(image), encoded.into()));
+        Ok(())
     }
 
     fn new_picture(
@@ -210,7 +267,7 @@ impl<'a> Predictor<'a> {
             return Ok(encoded);
         }
         let pixels = picture.pixels.as_ref().ok_or(SamError::NoImage)?;
-        let encoded = encode(self.engine, pixels)?;
+        let encoded = encode(&*self.engine, pixels)?;
         Ok(picture.encoded.get_or_init(|| encoded))
     }
 
@@ -245,6 +302,20 @@ impl<'a> Predictor<'a> {
     /// # Errors
     /// No picture; a bad prompt (all are checked before any is answered); an answer that is not a finite number.
     pub fn predict(&self, prompts: &[Prompt], mode: DecodeMode) -> Result<Vec<Prediction>, SamError> {
+        self.predict_zoomed(prompts, mode, self.zoom)
+    }
+
+    /// [`Self::predict`] with this call's own `zoom` in place of [`Self::with_zoom`]'s. Boxes are looked at closely only where
+    /// the picture's pixels are kept.
+    ///
+    /// # Errors
+    /// As [`Self::predict`].
+    pub fn predict_zoomed(
+        &self,
+        prompts: &[Prompt],
+        mode: DecodeMode,
+        zoom: Option<f64>,
+    ) -> Result<Vec<Prediction>, SamError> {
         let picture = self.picture()?;
         for (index, prompt) in prompts.iter().enumerate() {
             let checked = prompt.check(picture.width, picture.height, self.engine.mask_side());
@@ -253,7 +324,7 @@ impl<'a> Predictor<'a> {
 
         let (mut close, mut whole) = (Vec::new(), Vec::new());
         for (index, prompt) in prompts.iter().enumerate() {
-            match (self.zoom, &picture.pixels, prompt.bbox, &prompt.mask_input) {
+            match (zoom.filter(|c| *c >= 1.0), &picture.pixels, prompt.bbox, &prompt.mask_input) {
                 (Some(context), Some(pixels), Some(bbox), None) => {
                     match Window::around(bbox, context, picture.width, picture.height) {
                         Some(window) => close.push((index, pixels, window)),
@@ -266,7 +337,7 @@ impl<'a> Predictor<'a> {
         let mut answers: Vec<Option<Prediction>> = vec![None; prompts.len()];
         for (index, pixels, window) in close {
             let cut = pixels.crop(window.x, window.y, window.width, window.height)?;
-            let seen = encode(self.engine, &cut)?;
+            let seen = encode(&*self.engine, &cut)?;
             let mut answer = self.answer(&seen, &[&window.prompt(&prompts[index])], mode)?;
             answers[index] = answer.pop().map(|prediction| Prediction { window: Some(window), ..prediction });
         }

@@ -454,6 +454,28 @@ fn a_closer_look_is_the_answer_on_the_window() {
     assert_eq!(records[1].crop_box, [0.0, 0.0, 400.0, 240.0]);
 }
 
+/// A service keeps predictors: they share their engine, and an embedding kept from before spares the encoder's run.
+#[test]
+fn a_shared_engine_and_a_kept_embedding_answer_the_same() {
+    let engine: std::sync::Arc<dyn Engine> = std::sync::Arc::new(engine(&TINY));
+    let image = picture(400, 240);
+    let prompts = [Prompt::point(50.0, 60.0), Prompt::bbox(300.0, 100.0, 340.0, 130.0)];
+    let mut first: Predictor<'static> = Predictor::new(std::sync::Arc::clone(&engine)).with_zoom(Some(1.6));
+    first.set_image(&image).unwrap();
+    let expected = first.predict(&prompts, SINGLE).unwrap();
+
+    let mut second = Predictor::new(&*engine);
+    second.set_image_encoded(image, first.image().unwrap().clone()).unwrap();
+    let found = std::thread::scope(|scope| {
+        scope.spawn(|| second.predict_zoomed(&prompts, SINGLE, Some(1.6)).unwrap()).join().unwrap()
+    });
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!((&found.low_res, found.window), (&expected.low_res, expected.window));
+    }
+    assert!(second.predict(&prompts, SINGLE).unwrap().iter().all(|answer| answer.window.is_none()));
+    assert!(second.set_image_encoded(picture(10, 10), first.image().unwrap().clone()).is_err());
+}
+
 #[test]
 fn the_whole_picture_is_encoded_only_where_it_is_needed() {
     let fake = Fake::default();

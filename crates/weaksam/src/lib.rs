@@ -1,17 +1,10 @@
 //! Detection and instance masks from image-level labels: "there is a screw in this picture" becomes boxes and outlines.
 //!
 //! ```text
-//! labels -> classifier: class maps -> proposals: boxes by SAM -> (detector -> pseudo boxes -> retraining -> instances)
+//! labels -> classifier: class maps -> proposals: boxes by SAM -> detector -> pseudo boxes -> retraining -> instances
 //! ```
 //!
 //! The stages meet in files only ([`files`]), so each can be run, looked at, repeated and replaced alone.
-
-pub mod classifier;
-//! The stages meet in files only ([`files`]), so each can be run, looked at, repeated and replaced alone.
-//!
-//! ```text
-//! proposals.json -> detector -> detections.json -> pseudo -> pseudo.json -> retrain -> detections of any picture -> instances
-//! ```
 //!
 //! | module | what |
 //! | --- | --- |
@@ -24,25 +17,26 @@ pub mod classifier;
 //! | [`measure`] | the figures of all of this against true boxes and masks |
 
 pub mod boxes;
+pub mod classifier;
 pub mod detector;
 #[cfg(test)]
 mod drawn;
 mod error;
 pub mod files;
-pub mod labels;
-pub mod proposals;
-pub mod review;
-pub mod run;
-pub mod show;
-pub mod truth;
 pub mod instances;
+pub mod labels;
 pub mod measure;
 pub mod network;
 pub mod page;
 pub mod pictures;
+pub mod proposals;
 pub mod pseudo;
 pub mod retrain;
+pub mod review;
 pub mod roi;
+pub mod run;
+pub mod show;
 mod stage;
+pub mod truth;
 
 pub use error::WeakError;

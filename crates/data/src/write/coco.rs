@@ -40,6 +40,15 @@ impl CocoShape {
     pub const POLYGONS: Self = Self::Polygons { tolerance: DEFAULT_TOLERANCE };
 }
 
+/// The masks of one picture, each of a class: labels, where [`ImageMasks`] alone is an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct ClassedMasks<'a> {
+    /// The picture and its masks.
+    pub masks: &'a ImageMasks,
+    /// Category id of each mask, as many as there are masks.
+    pub categories: &'a [u32],
+}
+
 /// A COCO file with annotations of any form.
 #[derive(Serialize)]
 pub(super) struct Dataset<'a, A> {
@@ -73,14 +82,18 @@ pub(super) struct Picture<'a> {
 struct Annotation<'a> {
     id: u64,
     image_id: u64,
-    category_id: u64,
+    category_id: u32,
     segmentation: Segmentation<'a>,
     area: u64,
     bbox: [u32; 4],
     iscrowd: u8,
-    #[serde(with = "nan_as_null")]
-    score: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score: Option<Score>,
 }
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Score(#[serde(with = "nan_as_null")] f64);
 
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -105,30 +118,66 @@ pub(super) struct Category<'a> {
 /// # Errors
 /// [`DataError::MaskSize`] when a mask is not of its picture's size.
 pub fn coco_json(pictures: &[ImageMasks], options: &CocoOptions) -> Result<Vec<u8>, DataError> {
+    let pictures = pictures.iter().map(|masks| (masks, None));
+    write(pictures, &[(1, &options.category)], options.shape)
+}
+
+/// The same with a category for every mask; `categories` are their ids and names. There are no scores: these are labels that
+/// people made.
+///
+/// # Errors
+/// As [`coco_json`], and [`DataError::Encode`] where masks and categories are not as many, or a category is not listed.
+pub fn classed_coco_json(
+    pictures: &[ClassedMasks<'_>],
+    categories: &[(u32, &str)],
+    shape: CocoShape,
+) -> Result<Vec<u8>, DataError> {
+    for ClassedMasks { masks, categories: of_masks } in pictures {
+        let wrong = |reason: String| Err(DataError::Encode { what: "the COCO file", reason });
+        let (path, found) = (&masks.image.path, of_masks.len());
+        if found != masks.masks.len() {
+            return wrong(format!("{path} has {} masks and {found} categories", masks.masks.len()));
+        }
+        let listed = |id: &u32| categories.iter().any(|(known, _)| known == id);
+        if let Some(id) = of_masks.iter().find(|id| !listed(id)) {
+            return wrong(format!("{path} has a mask of the category {id}, which is not listed"));
+        }
+    }
+    write(pictures.iter().map(|picture| (picture.masks, Some(picture.categories))), categories, shape)
+}
+
+/// Without categories all masks are of the category 1, and have scores.
+fn write<'a>(
+    pictures: impl Iterator<Item = (&'a ImageMasks, Option<&'a [u32]>)>,
+    categories: &[(u32, &str)],
+    shape: CocoShape,
+) -> Result<Vec<u8>, DataError> {
     let mut images = Vec::new();
     let mut annotations = Vec::new();
-    for (image_id, all) in (1..).zip(pictures) {
+    for (image_id, (all, classes)) in (1..).zip(pictures) {
         check_sizes(all)?;
         let (width, height) = (all.image.width, all.image.height);
         images.push(Picture { id: image_id, file_name: &all.image.path, width, height });
-        for mask in all.masks.iter().filter(|mask| mask.segmentation.area() > 0) {
+        for (at, mask) in all.masks.iter().enumerate().filter(|(_, mask)| mask.segmentation.area() > 0) {
             annotations.push(Annotation {
                 id: annotations.len() as u64 + 1,
                 image_id,
-                category_id: 1,
-                segmentation: segmentation(&mask.segmentation, options.shape),
+                category_id: classes.and_then(|classes| classes.get(at).copied()).unwrap_or(1),
+                segmentation: segmentation(&mask.segmentation, shape),
                 area: mask.segmentation.area(),
                 bbox: mask.segmentation.bbox_xywh(),
                 iscrowd: 0,
-                score: mask.predicted_iou,
+                score: classes.is_none().then_some(Score(mask.predicted_iou)),
             });
         }
     }
+    let categories =
+        categories.iter().map(|(id, name)| Category { id: u64::from(*id), name, supercategory: "" });
     let dataset = Dataset {
         info: Info { description: "masks cut by kirie" },
         images,
         annotations,
-        categories: vec![Category { id: 1, name: &options.category, supercategory: "" }],
+        categories: categories.collect(),
     };
     dataset.to_json()
 }

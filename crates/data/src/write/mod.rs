@@ -31,7 +31,7 @@ use std::cmp::Reverse;
 
 use kirie_mask::{Mask, Point, Region, Rle, contours, frame_area, simplify};
 
-pub use coco::{CocoOptions, CocoShape, coco_json};
+pub use coco::{ClassedMasks, CocoOptions, CocoShape, classed_coco_json, coco_json};
 pub use colors::color;
 pub use geojson::geojson;
 pub(crate) use letters::{LETTER, fill, text};

@@ -7,9 +7,10 @@ use clap::{Args, Subcommand};
 use kirie_data::datasets::Layout;
 use kirie_promptable::evaluate::{MaskChoice, PromptKind};
 
-use super::{EvaluateContinualArgs, EvaluateSemanticArgs, EverythingArgs, Masks, ModelArgs, ZoomArg};
-use super::{EvaluateContrastiveArgs, EvaluateSemanticArgs, EverythingArgs, Masks, ModelArgs, ZoomArg};
-use super::{EvaluateSemanticArgs, EvaluateWeakArgs, EverythingArgs, Masks, ModelArgs, ZoomArg};
+use super::{
+    EvaluateContinualArgs, EvaluateContrastiveArgs, EvaluateSemanticArgs, EvaluateWeakArgs, EverythingArgs,
+    Masks, ModelArgs, ZoomArg,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {

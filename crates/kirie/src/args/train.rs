@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{TrainContinualArgs, TrainSemanticArgs};
-use super::{TrainContrastiveArgs, TrainSemanticArgs};
-use super::{TrainSemanticArgs, TrainWeakArgs};
+use super::{TrainContinualArgs, TrainContrastiveArgs, TrainSemanticArgs, TrainWeakArgs};
 use crate::device::DeviceArg;
 
 #[derive(Debug, Args)]

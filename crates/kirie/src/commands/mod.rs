@@ -7,4 +7,5 @@ pub(crate) mod embed;
 pub(crate) mod evaluate;
 pub(crate) mod models;
 pub(crate) mod segment;
+pub(crate) mod serve;
 pub(crate) mod train;
