@@ -74,7 +74,7 @@ pub struct StreamConfig {
     /// Pictures of a set to measure on, at most, spread evenly over it; 0: all.
     #[serde(default)]
     pub test_limit: usize,
-    /// Measure on the pictures held out instead of the test lists: for choosing settings.
+    /// Measure on the pictures held out instead of the test lists, and not on natural sets: for choosing settings.
     #[serde(default)]
     pub measure_held_out: bool,
     /// Kinds of prompts to measure with; the first decides where one figure is shown.
