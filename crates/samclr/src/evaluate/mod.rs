@@ -71,17 +71,14 @@ pub fn centre_view(image: &Image, size: u32) -> Result<Vec<u8>, DataError> {
 }
 
 /// Features of views, each `[size, size]` pixels of red, green, blue. The encoder must be without autodiff, so that its norms keep to
-/// their running statistics, and leave them as they are.
-///
-/// # Errors
-/// None yet; for encoders whose running can fail.
+/// their running statistics, and leave them as they are. Gives the rows and their length.
 pub fn features_of_views(
     encoder: &Encoder,
     views: &[Vec<u8>],
     size: u32,
     device: &Device,
     progress: &mut dyn FnMut(usize),
-) -> Result<(Vec<f32>, usize), ContrastiveError> {
+) -> (Vec<f32>, usize) {
     let (mut rows, mut width, mut done) = (Vec::new(), 0, 0);
     for part in views.chunks(TOGETHER) {
         let mut pixels = Vec::with_capacity(part.len() * 3 * (size * size) as usize);
@@ -95,7 +92,7 @@ pub fn features_of_views(
         done += part.len();
         progress(done);
     }
-    Ok((rows, width))
+    (rows, width)
 }
 
 /// Features of the pictures at some positions of a set.
@@ -115,7 +112,7 @@ pub fn features(
         let views: Result<Vec<Vec<u8>>, DataError> =
             part.par_iter().map(|i| centre_view(&set.read(*i)?, size)).collect();
         let mut tell = |n: usize| progress(done + n);
-        let (more, found) = features_of_views(encoder, &views?, size, device, &mut tell)?;
+        let (more, found) = features_of_views(encoder, &views?, size, device, &mut tell);
         rows.extend(more);
         width = found;
         done += part.len();
@@ -152,7 +149,7 @@ pub fn features_of_crops(
                 transform.apply(&drawn, &image, [0, 0])
             })
             .collect();
-        rows.extend(features_of_views(encoder, &views?, size, device, &mut |_| {})?.0);
+        rows.extend(features_of_views(encoder, &views?, size, device, &mut |_| {}).0);
     }
     Ok(rows)
 }
