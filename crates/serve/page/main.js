@@ -13,6 +13,7 @@ const NO_CLASS = "#9aa4b4";
 const state = {
   pictures: [],
   total: 0,
+  labelled: 0,
   image: null,
   bitmap: null,
   objects: [],
@@ -144,13 +145,14 @@ async function loadPictures(more = false) {
   const list = await api.get(`/api/images?offset=${offset}&limit=${PAGE}&which=${which}`);
   state.pictures = more ? [...state.pictures, ...list.images] : list.images;
   state.total = list.total;
-  $("progress").textContent = `${list.labelled} labelled · ${state.pictures.length} of ${list.total} shown`;
+  state.labelled = list.labelled;
   $("empty").hidden = list.total > 0 || which !== "all" || state.image !== null;
   renderStrip();
 }
 
 function renderStrip() {
   const strip = $("strip");
+  $("progress").textContent = `${state.labelled} labelled · ${state.pictures.length} of ${state.total} shown`;
   const buttons = state.pictures.map((picture) => {
     const label = `${picture.name}${picture.done ? ", done" : ""}, ${picture.objects} objects`;
     const button = h("button", {
@@ -171,7 +173,10 @@ function renderStrip() {
 function remark(changes) {
   const known = state.pictures.find((picture) => picture.id === state.image?.id);
   if (!known) return;
+  const isLabelled = () => Number(known.done || known.objects > 0);
+  const before = isLabelled();
   Object.assign(known, changes);
+  state.labelled += isLabelled() - before;
   renderStrip();
 }
 
@@ -379,7 +384,7 @@ function renderObjects() {
       swatch,
       h("button", { className: "row", onclick: () => { state.selected = object.id; renderAll(); } }, `${at + 1} · ${object.area} px`),
       choose,
-      h("button", { className: "icon", "aria-label": `Delete object ${at + 1}`, onclick: () => removeObject(object) }, "🗑"));
+      h("button", { className: "icon", "aria-label": `Delete object ${at + 1}`, onclick: () => removeObject(object) }, "✕"));
   }));
 }
 
@@ -830,8 +835,10 @@ async function begin() {
   wait(null);
   renderAll();
   const wanted = location.hash.slice(1);
-  const known = state.pictures.find((picture) => picture.id === wanted);
-  const picture = known ?? (wanted && (await api.get(`/api/images/${encodeURIComponent(wanted)}`).catch(() => null))) ?? state.pictures[0];
+  let picture = state.pictures.find((known) => known.id === wanted);
+  // A picture beyond the first hundred.
+  if (!picture && wanted) picture = await api.get(`/api/images/${encodeURIComponent(wanted)}`).catch(() => null);
+  picture ??= state.pictures[0];
   if (picture) openPicture(picture);
 }
 

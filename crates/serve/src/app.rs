@@ -15,6 +15,7 @@ use crate::lane::Lane;
 use crate::library::Library;
 use crate::ready::{Disk, Readiness};
 use crate::store::Store;
+use crate::survey::Survey;
 use crate::{ServeConfig, ServeError};
 
 /// Answers whose logits are kept to be the next prompt's mask input.
@@ -39,6 +40,7 @@ pub(crate) struct App {
     /// Small pictures, JPEG, by file.
     pub(crate) thumbnails: Arc<Kept<Vec<u8>>>,
     pub(crate) jobs: Jobs,
+    pub(crate) survey: Survey,
     stopping: Arc<AtomicBool>,
 }
 
@@ -80,6 +82,7 @@ impl App {
             logits: Arc::new(Kept::new(LOGITS_KEPT)),
             thumbnails: Arc::new(Kept::new(THUMBNAILS_KEPT)),
             jobs,
+            survey: Survey::default(),
             stopping: Arc::default(),
         })
     }

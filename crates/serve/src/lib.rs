@@ -25,6 +25,7 @@ mod library;
 mod page;
 mod ready;
 mod store;
+mod survey;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

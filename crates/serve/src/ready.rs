@@ -88,6 +88,23 @@ impl Readiness {
         tokio::spawn(async move { shared.make(entry, pixels).await }).await?
     }
 
+    /// What the encoder makes of a picture, from the disk if it is kept there; nothing is held in memory.
+    pub(crate) async fn encoded(&self, entry: &Arc<Entry>) -> ApiResult<EncodedImage> {
+        let key = key(entry, self.shared.library.stamp(entry)?);
+        if let Some(ready) = self.shared.remembered(&key, false) {
+            return Ok(ready.predictor.image()?.clone());
+        }
+        let disk = self.shared.disk.clone();
+        let kept = tokio::task::spawn_blocking({
+            let key = key.clone();
+            move || disk.read(&key)
+        });
+        match kept.await? {
+            Some(encoded) => Ok(encoded),
+            None => Ok(self.shared.encode(&key, self.shared.decode(entry).await?).await?.0),
+        }
+    }
+
     /// The pixels, upright, decoded anew.
     pub(crate) async fn pixels(&self, entry: &Arc<Entry>) -> ApiResult<Image> {
         self.shared.decode(entry).await

@@ -492,6 +492,37 @@ fn label_studio_is_answered_in_its_own_forms() {
     assert_eq!(service.json("POST", "/predict", &other).0, 404);
 }
 
+/// What is unlike the labelled pictures is offered first.
+#[test]
+fn what_to_label_next() {
+    let root = folders();
+    let one = |value: u8| {
+        let image = kirie_data::Image::from_raw(40, 40, vec![value; 3 * 40 * 40]).unwrap();
+        kirie_data::write::encode_picture(&image, kirie_data::write::PictureFormat::Png).unwrap()
+    };
+    std::fs::remove_file(root.path().join("pictures/a.png")).unwrap();
+    std::fs::remove_file(root.path().join("pictures/inner/b.png")).unwrap();
+    // The drawing engine's embedding is the first pixels, whose mean at length 1 is all that counts: make them differ in sign.
+    for (name, value) in [("a", 0), ("b", 200), ("c", 210), ("d", 0)] {
+        std::fs::write(root.path().join(format!("pictures/{name}.png")), one(value)).unwrap();
+    }
+    let service = start(&root);
+    let d = service.picture("b.png");
+    service.ok("PATCH", &format!("/api/images/{d}"), &json!({ "done": true }));
+    let begin = Instant::now();
+    let list = loop {
+        let list = service.get("/api/images?which=next");
+        if list["ranked"] == 3 {
+            break list;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20), "{list}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let names: Vec<&str> =
+        list["images"].as_array().unwrap().iter().map(|i| i["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["a.png", "c.png", "d.png"]);
+}
+
 /// The page's files are there, nothing in them comes from elsewhere, and nothing inside the page runs.
 #[test]
 fn the_page_stands_alone() {

@@ -77,7 +77,7 @@ impl Page {
     async fn until(&self, what: &str) {
         let begin = Instant::now();
         while self.script(&format!("return Boolean({what});")).await != true {
-            if begin.elapsed() > Duration::from_secs(120) {
+            if begin.elapsed() > Duration::from_mins(2) {
                 self.shot("failed").await;
                 let status = self.script("return document.body.innerText;").await;
                 panic!("never: {what}; the page says {status}");

@@ -67,7 +67,7 @@ impl Service {
         assert!(url.starts_with("http://"), "{url:?}");
         let agent = Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(60)))
+            .timeout_global(Some(Duration::from_mins(1)))
             .build()
             .new_agent();
         Self { child, url: url.trim().trim_end_matches('/').to_owned(), agent }
@@ -115,7 +115,7 @@ impl Service {
             if view["state"] != "running" {
                 return view;
             }
-            assert!(begin.elapsed() < Duration::from_secs(300), "{view}");
+            assert!(begin.elapsed() < Duration::from_mins(5), "{view}");
             std::thread::sleep(Duration::from_millis(100));
         }
     }

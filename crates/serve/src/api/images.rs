@@ -74,6 +74,9 @@ pub(crate) enum Which {
     Labelled,
     /// The others.
     Open,
+    /// The others, those first that are least like the labelled ones and like each other. Pictures are surveyed in the background
+    /// once this is asked; those that were not yet come last.
+    Next,
 }
 
 /// Pictures, by name, uploads last.
@@ -83,6 +86,8 @@ pub(crate) struct Pictures {
     pub(crate) total: usize,
     /// How many of all pictures have objects or are called done.
     labelled: usize,
+    /// How many of those asked for are ranked, for `which=next`.
+    ranked: usize,
     pub(crate) images: Vec<Picture>,
 }
 
@@ -97,21 +102,26 @@ pub(crate) async fn list(
         return Err(ApiError::Bad(format!("limit is {}, expected 1 to {MOST_LISTED}", query.limit)));
     }
     let known = app.store.labelled().await?;
+    let library = Arc::clone(&app.library);
+    let all = tokio::task::spawn_blocking(move || library.all()).await?;
+    if matches!(query.which, Which::Next) {
+        app.survey.begin(&app.ready, all.clone());
+    }
     tokio::task::spawn_blocking(move || {
-        let all = app.library.all();
         let is_labelled = |entry: &Arc<Entry>| known.get(&entry.id).is_some_and(|l| l.done || l.objects > 0);
         let labelled = all.iter().filter(|entry| is_labelled(entry)).count();
-        let of_kind: Vec<_> = all
-            .iter()
-            .filter(|entry| match query.which {
-                Which::All => true,
-                Which::Labelled => is_labelled(entry),
-                Which::Open => !is_labelled(entry),
-            })
-            .collect();
+        let (of_kind, ranked) = match query.which {
+            Which::All => (all, 0),
+            Which::Labelled => (all.into_iter().filter(is_labelled).collect(), 0),
+            Which::Open => (all.into_iter().filter(|entry| !is_labelled(entry)).collect(), 0),
+            Which::Next => {
+                let (labelled, open): (Vec<_>, Vec<_>) = all.into_iter().partition(is_labelled);
+                app.survey.rank(open, &labelled)
+            }
+        };
         let shown = of_kind.iter().skip(query.offset).take(query.limit);
         let images = shown.map(|entry| describe(&app, entry, known.get(&entry.id).copied())).collect();
-        Ok(Json(Pictures { total: of_kind.len(), labelled, images }))
+        Ok(Json(Pictures { total: of_kind.len(), labelled, ranked, images }))
     })
     .await?
 }

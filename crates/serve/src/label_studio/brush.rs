@@ -70,13 +70,15 @@ mod tests {
     use super::*;
     use kirie_mask::Mask;
 
-    /// The decoder, after the description of the format, from bits as text.
+    /// The decoder, after the description of the format, a bit at a time.
     fn decode(bytes: &[u8]) -> Vec<u8> {
-        let text: String = bytes.iter().map(|byte| format!("{byte:08b}")).collect();
         let mut at = 0;
         let mut read = |bits: usize| {
-            at += bits;
-            usize::from_str_radix(&text[at - bits..at], 2).unwrap()
+            (0..bits).fold(0_usize, |number, _| {
+                let bit = bytes[at / 8] >> (7 - at % 8) & 1;
+                at += 1;
+                number << 1 | usize::from(bit)
+            })
         };
         let count = read(32);
         let word = read(5) + 1;
