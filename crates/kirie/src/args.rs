@@ -88,6 +88,7 @@ pub(crate) struct ModelArgs {
   kirie segment photo.jpg --box 100,80,420,330 --format png -o out
   kirie segment photos/ --everything --format overlay,coco -o out
   kirie segment photos/ --semantic runs/streets/adapter.safetensors -o out
+  kirie segment photos/ --adapters adapters --prompts boxes.json -o out
   kirie segment photo.jpg --box 100,80,420,330 -o - | jq '.masks[0].area'")]
 pub(crate) struct SegmentArgs {
     /// Pictures, folders of pictures, or patterns such as "photos/*.jpg"
@@ -131,6 +132,9 @@ pub(crate) struct SegmentArgs {
     #[arg(long, default_value = "auto", value_name = "auto|off|FACTOR", help_heading = "Prompts")]
     pub(crate) zoom: ZoomArg,
 
+    /// A registry of domains' adapters (`kirie adapters`): each picture is answered by the domain that it is like, or by the model as it is
+    #[arg(long, value_name = "REGISTRY", conflicts_with_all = ["semantic", "zoom"])]
+    pub(crate) adapters: Option<PathBuf>,
     /// The class of every pixel instead, by a model of `kirie train semantic`: NAME.classes.png (numbers of classes, with colours),
     /// NAME.overlay.jpg, NAME.json. --weights are then those of its base model
     #[arg(long, value_name = "ADAPTER", help_heading = "Semantic segmentation", conflicts_with_all = [

@@ -131,6 +131,12 @@ impl<'a> AdapterPool<'a> {
         AdaptedEngine { base: self.base, adapter: domain.map(|domain| &domain.adapter) }
     }
 
+    /// The domain of a route; `None`: the base.
+    pub fn name(&self, route: Option<&Route>) -> Option<&str> {
+        let domain = route.and_then(|route| route.domain).and_then(|at| self.domains.get(at));
+        domain.map(|domain| domain.name.as_str())
+    }
+
     /// Routes a picture and answers prompts on it, each with its single mask, from a look at the whole picture (as adapters are trained).
     ///
     /// # Errors
@@ -141,8 +147,7 @@ impl<'a> AdapterPool<'a> {
         let mut predictor = Predictor::new(&engine);
         predictor.set_image(picture)?;
         let predictions = predictor.predict(prompts, DecodeMode::default())?;
-        let domain = route.and_then(|route| route.domain).and_then(|at| self.domains.get(at));
-        Ok(PoolAnswer { domain: domain.map(|domain| domain.name.as_str()), route, predictions })
+        Ok(PoolAnswer { domain: self.name(route.as_ref()), route, predictions })
     }
 }
 

@@ -1,5 +1,6 @@
 //! `kirie segment`.
 
+mod adapted;
 mod semantic;
 
 use std::ops::ControlFlow;
@@ -8,10 +9,11 @@ use std::path::Path;
 use anyhow::Context;
 use kirie_data::write::Prompts as DrawnPrompts;
 use kirie_data::{ImageMasks, ImageRecord, Limits, create_parent, read_image};
+use kirie_moda::pool::AdapterPool;
 use kirie_sam::registry::EverythingDefaults;
 use kirie_sam::{
-    DecodeMode, Engine, MaskGeneratorOptions, PointGrid, Prediction, Predictor, Prompt, SamError, logits,
-    mask_generator,
+    BurnEngine, DecodeMode, Engine, MaskGeneratorOptions, PointGrid, Prediction, Predictor, Prompt, SamError,
+    logits, mask_generator,
 };
 
 use crate::args::{EverythingArgs, SegmentArgs, ZoomArg};
@@ -27,6 +29,14 @@ enum Task {
     Prompts { source: PromptSource, mode: DecodeMode, best: bool, zoom: ZoomArg },
 }
 
+/// What answers the prompts.
+enum Answers<'a> {
+    /// One model for all pictures.
+    Model(&'a BurnEngine),
+    /// Of several domains the one that a picture is like.
+    Domains(&'a AdapterPool<'a>),
+}
+
 /// Prompts answered together; of more only the masks are kept, not the logits behind them.
 const PROMPTS_AT_ONCE: usize = 256;
 
@@ -39,7 +49,7 @@ pub(crate) fn run(args: SegmentArgs) -> anyhow::Result<()> {
         return Err(report::usage("--window, --whole and --flip are for --semantic"));
     }
     let inputs = Inputs::collect(&args.images, args.recursive, Some(&args.output.output))?;
-    let mut outputs = Outputs::new(&args.output, &inputs.pictures)?;
+    let outputs = Outputs::new(&args.output, &inputs.pictures)?;
     if args.output.save_logits.is_some() && inputs.pictures.len() > 1 {
         return Err(report::usage("--save-logits takes one picture"));
     }
@@ -60,18 +70,45 @@ pub(crate) fn run(args: SegmentArgs) -> anyhow::Result<()> {
             mode: DecodeMode { multimask: args.multimask || args.best, hq_only: args.hq_only },
             best: args.best,
             // Logits that are kept are there to be given back as mask input, which is of the whole picture.
-            zoom: if args.output.save_logits.is_some() { ZoomArg::Off } else { args.zoom },
+            // Adapters are trained on whole pictures.
+            zoom: if args.output.save_logits.is_some() || args.adapters.is_some() {
+                ZoomArg::Off
+            } else {
+                args.zoom
+            },
         }
     };
+    if let Some(registry) = &args.adapters {
+        let base = adapted::base(&args)?;
+        let pool = adapted::open(registry, &base)?;
+        prepare(&mut task, &args, base.engine())?;
+        return pictures(&args, &inputs, outputs, &task, &Answers::Domains(&pool));
+    }
     let load = if args.everything { weights::load_for_everything } else { weights::load };
     let engine = load(&args.model)?;
-    match &mut task {
-        Task::Everything(options) => {
-            *options = generator_options(&args.everything_args, weights::everything_defaults(&engine))?;
-        }
-        Task::Prompts { source, .. } => source.add_masks(&args, engine.mask_side())?,
-    }
+    prepare(&mut task, &args, &engine)?;
+    pictures(&args, &inputs, outputs, &task, &Answers::Model(&engine))
+}
 
+/// Completes a task with what depends on the model.
+fn prepare(task: &mut Task, args: &SegmentArgs, engine: &BurnEngine) -> anyhow::Result<()> {
+    match task {
+        Task::Everything(options) => {
+            *options = generator_options(&args.everything_args, weights::everything_defaults(engine))?;
+        }
+        Task::Prompts { source, .. } => source.add_masks(args, engine.mask_side())?,
+    }
+    Ok(())
+}
+
+/// Does all pictures; what is wrong with some does not stop the others.
+fn pictures(
+    args: &SegmentArgs,
+    inputs: &Inputs,
+    mut outputs: Outputs,
+    task: &Task,
+    answers: &Answers,
+) -> anyhow::Result<()> {
     let total = inputs.pictures.len() + inputs.failures.len();
     let mut failed = inputs.failures.len();
     inputs.failures.iter().for_each(report::error);
@@ -79,8 +116,8 @@ pub(crate) fn run(args: SegmentArgs) -> anyhow::Result<()> {
     for input in &inputs.pictures {
         progress.start(&input.listed);
         let save_logits = args.output.save_logits.as_deref();
-        match segment(&engine, input, &task, save_logits, &mut outputs, &progress) {
-            Ok(masks) => progress.done(&format!("{masks} masks")),
+        match segment(answers, input, task, save_logits, &mut outputs, &progress) {
+            Ok(done) => progress.done(&done),
             Err(error) => {
                 if report::is_broken_pipe(&error) || report::is_disk_trouble(&error) {
                     return Err(error);
@@ -91,7 +128,7 @@ pub(crate) fn run(args: SegmentArgs) -> anyhow::Result<()> {
         }
     }
     progress.finish();
-    if let Task::Prompts { source, .. } = &task {
+    if let Task::Prompts { source, .. } = task {
         let unused = source.unused(&inputs.pictures);
         if !unused.is_empty() {
             report::note(&format!(
@@ -111,16 +148,25 @@ pub(crate) fn run(args: SegmentArgs) -> anyhow::Result<()> {
     if failed > 0 { Err(Failure::Inputs { failed, total }.into()) } else { Ok(()) }
 }
 
-/// Does one picture; the number of its masks.
+/// Does one picture; what was done, in a few words.
 fn segment(
-    engine: &dyn Engine,
+    answers: &Answers,
     input: &Input,
     task: &Task,
     save_logits: Option<&Path>,
     outputs: &mut Outputs,
     progress: &PictureProgress,
-) -> anyhow::Result<usize> {
+) -> anyhow::Result<String> {
     let image = read_image(&input.path, &Limits::default())?;
+    let adapted;
+    let (engine, domain): (&dyn Engine, Option<&str>) = match answers {
+        Answers::Model(engine) => (*engine, None),
+        Answers::Domains(pool) => {
+            let route = pool.route(&image)?;
+            adapted = pool.engine(route.as_ref());
+            (&adapted, pool.name(route.as_ref()))
+        }
+    };
     let path = input.path.to_string_lossy().into_owned();
     let record = ImageRecord { path, width: image.width(), height: image.height() };
     let (masks, drawn) = match task {
@@ -160,9 +206,14 @@ fn segment(
         }
     };
     let count = masks.len();
-    let masks = ImageMasks { image: record, model: engine.model().to_owned(), masks };
-    outputs.picture(input, &image, masks, &drawn)?;
-    Ok(count)
+    let model =
+        domain.map_or_else(|| engine.model().to_owned(), |domain| format!("{}/{domain}", engine.model()));
+    let done = match answers {
+        Answers::Model(_) => format!("{count} masks"),
+        Answers::Domains(_) => format!("{count} masks, by {}", domain.unwrap_or("the model as it is")),
+    };
+    outputs.picture(input, &image, ImageMasks { image: record, model, masks }, &drawn)?;
+    Ok(done)
 }
 
 fn drawn(prompts: &[Prompt]) -> DrawnPrompts {
