@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use ::image::{Rgb, RgbImage, imageops};
-use font8x8::UnicodeFonts;
 use kirie_mask::{BBox, Rle};
 use rayon::prelude::*;
 
 use super::labels::{Instance, Labels};
 use super::{Dataset, Sample, check_frame};
-use crate::write::{color, paint, paint_box};
+use crate::write::{LETTER, color, fill, paint, paint_box, text};
 use crate::{DataError, Image, resize_bilinear};
 
 const PAPER: Rgb<u8> = Rgb([28, 28, 31]);
@@ -20,8 +19,6 @@ const FAINT: Rgb<u8> = Rgb([90, 40, 40]);
 const GAP: u32 = 8;
 /// Height of a line of text, pixels: a letter, with space.
 const LINE: u32 = 22;
-/// Width of a letter, pixels, and half of its height.
-const LETTER: u32 = 8;
 /// Width of outlines, pixels.
 const OUTLINE: f64 = 1.5;
 /// Classes that the legend names at most.
@@ -314,30 +311,6 @@ fn caption(sheet: &mut RgbImage, [x, left, y]: [u32; 3], width: u32, name: &str,
     let shown: String = name.chars().skip(length.saturating_sub(room)).collect();
     let spare = width.saturating_sub(length.min(room) as u32 * LETTER);
     text(sheet, left.min(x + spare), y, &shown, ink);
-}
-
-/// Text in letters of 8x8 pixels, drawn twice as high. Letters the font lacks become `?`.
-fn text(sheet: &mut RgbImage, x: u32, y: u32, text: &str, ink: Rgb<u8>) {
-    let find = |letter| font8x8::BASIC_FONTS.get(letter).or_else(|| font8x8::LATIN_FONTS.get(letter));
-    // No more than the sheet can show.
-    let room = sheet.width() / LETTER;
-    for (i, letter) in (0..room).zip(text.chars()) {
-        let Some(rows) = find(letter).or_else(|| find('?')) else { continue };
-        for (row, bits) in (0..).zip(rows) {
-            for column in (0..LETTER).filter(|column| bits >> column & 1 == 1) {
-                fill(sheet, [x + i * LETTER + column, y + 2 * row, 1, 2], ink);
-            }
-        }
-    }
-}
-
-/// Fills the part of a rectangle (x, y, width, height) that lies on the sheet.
-fn fill(sheet: &mut RgbImage, [x, y, width, height]: [u32; 4], color: Rgb<u8>) {
-    for y in y..y.saturating_add(height).min(sheet.height()) {
-        for x in x..x.saturating_add(width).min(sheet.width()) {
-            sheet.put_pixel(x, y, color);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -40,25 +40,33 @@ impl CocoShape {
     pub const POLYGONS: Self = Self::Polygons { tolerance: DEFAULT_TOLERANCE };
 }
 
+/// A COCO file with annotations of any form.
 #[derive(Serialize)]
-struct Dataset<'a> {
-    info: Info,
-    images: Vec<Picture<'a>>,
-    annotations: Vec<Annotation<'a>>,
-    categories: [Category<'a>; 1],
+pub(super) struct Dataset<'a, A> {
+    pub(super) info: Info,
+    pub(super) images: Vec<Picture<'a>>,
+    pub(super) annotations: Vec<A>,
+    pub(super) categories: Vec<Category<'a>>,
+}
+
+impl<A: Serialize> Dataset<'_, A> {
+    pub(super) fn to_json(&self) -> Result<Vec<u8>, DataError> {
+        serde_json::to_vec(self)
+            .map_err(|error| DataError::Encode { what: "the COCO file", reason: error.to_string() })
+    }
 }
 
 #[derive(Serialize)]
-struct Info {
-    description: &'static str,
+pub(super) struct Info {
+    pub(super) description: &'static str,
 }
 
 #[derive(Serialize)]
-struct Picture<'a> {
-    id: u64,
-    file_name: &'a str,
-    width: u32,
-    height: u32,
+pub(super) struct Picture<'a> {
+    pub(super) id: u64,
+    pub(super) file_name: &'a str,
+    pub(super) width: u32,
+    pub(super) height: u32,
 }
 
 #[derive(Serialize)]
@@ -82,10 +90,10 @@ enum Segmentation<'a> {
 }
 
 #[derive(Serialize)]
-struct Category<'a> {
-    id: u64,
-    name: &'a str,
-    supercategory: &'static str,
+pub(super) struct Category<'a> {
+    pub(super) id: u64,
+    pub(super) name: &'a str,
+    pub(super) supercategory: &'static str,
 }
 
 /// The content of a COCO annotation file with all masks of all pictures.
@@ -120,10 +128,9 @@ pub fn coco_json(pictures: &[ImageMasks], options: &CocoOptions) -> Result<Vec<u
         info: Info { description: "masks cut by kirie" },
         images,
         annotations,
-        categories: [Category { id: 1, name: &options.category, supercategory: "" }],
+        categories: vec![Category { id: 1, name: &options.category, supercategory: "" }],
     };
-    serde_json::to_vec(&dataset)
-        .map_err(|error| DataError::Encode { what: "the COCO file", reason: error.to_string() })
+    dataset.to_json()
 }
 
 fn segmentation(rle: &Rle, shape: CocoShape) -> Segmentation<'_> {

@@ -11,14 +11,20 @@
 //! | COCO | [`coco_json`] | kept as RLE, lost as polygons | kept |
 //! | YOLO | [`yolo_lines`] | kept, by a cut of no width | kept |
 //! | GeoJSON | [`geojson`] | kept | kept |
+//! | COCO, objects of several classes | [`objects_coco_json`] | kept | kept |
+//! | overlay of these | [`objects_overlay`] | kept | the smaller mask is on top |
+//! | Pascal VOC XML | [`voc_xml`] | boxes only | kept |
 
 mod canvas;
 mod coco;
 mod colors;
 mod geojson;
+mod letters;
+mod objects;
 mod overlay;
 mod picture;
 mod png;
+mod voc;
 mod yolo;
 
 use std::cmp::Reverse;
@@ -28,11 +34,14 @@ use kirie_mask::{Mask, Point, Region, Rle, contours, frame_area, simplify};
 pub use coco::{CocoOptions, CocoShape, coco_json};
 pub use colors::color;
 pub use geojson::geojson;
+pub(crate) use letters::{LETTER, fill, text};
+pub use objects::{FoundObject, ImageObjects, objects_coco_json, objects_overlay};
 pub use overlay::{Prompts, overlay};
 pub(crate) use overlay::{paint, paint_box};
 pub use picture::{PictureFormat, encode_picture, write_picture};
 pub(crate) use png::encode as encode_png;
 pub use png::{index_png, label_png, mask_png};
+pub use voc::{VocEntry, voc_xml};
 pub(crate) use yolo::one_ring;
 pub use yolo::yolo_lines;
 
