@@ -273,7 +273,7 @@ pub(crate) fn open_part(path: &Path, split: &str) -> Result<Dataset, WeakError> 
 ///
 /// # Errors
 /// As [`Tagged::open`], where the set has to be opened to know.
-pub(crate) fn root_of(data: &DataConfig) -> Result<PathBuf, WeakError> {
+pub fn root_of(data: &DataConfig) -> Result<PathBuf, WeakError> {
     match data.labels {
         LabelSource::Csv { .. } => Ok(data.path.clone()),
         LabelSource::Set => Ok(open_part(&data.path, &data.split)?.root),
