@@ -38,7 +38,7 @@ pub fn best_match(corners: &Corners, objects: &[Corners]) -> Option<(usize, f32)
     best
 }
 
-/// Greedy suppression, as [`kirie_mask::nms`].
+/// Greedy suppression, as [`kirie_mask::nms()`].
 pub fn nms(boxes: &[Corners], scores: &[f32], iou_threshold: f32) -> Vec<usize> {
     let boxes: Vec<_> = boxes.iter().map(|b| to_bbox(*b)).collect();
     let scores: Vec<f64> = scores.iter().map(|s| f64::from(*s)).collect();
