@@ -179,6 +179,7 @@ fn settings_and_files_are_checked() {
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("other.safetensors");
-    kirie_sam::checkpoint::write_safetensors(&path, &[], &std::collections::BTreeMap::new()).unwrap();
+    let tensor = ("x".to_owned(), kirie_sam::HostTensor::new(vec![1], vec![0.0]).unwrap());
+    kirie_sam::checkpoint::write_safetensors(&path, &[tensor], &std::collections::BTreeMap::new()).unwrap();
     assert!(load(&path, &device).unwrap_err().to_string().contains("kirie train weak"));
 }
