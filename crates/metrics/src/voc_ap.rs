@@ -175,7 +175,9 @@ pub fn average_precision(right: &[bool], wanted: usize, interpolation: Interpola
         }
         Interpolation::AllPoints => {
             let before = std::iter::once(0.0).chain(curve.iter().map(|(recall, _)| *recall));
-            curve.iter().zip(before).map(|((recall, precision), before)| (recall - before) * precision).sum()
+            // A sum of nothing is -0.0.
+            let steps = curve.iter().zip(before);
+            0.0 + steps.map(|((recall, precision), before)| (recall - before) * precision).sum::<f64>()
         }
     })
 }
@@ -281,6 +283,16 @@ mod tests {
         let params = VocParams { iou_threshold: 0.25, ..VocParams::voc2010() };
         let ap = voc_average_precision(&objects, &detections, &params).expect("numbers");
         assert_eq!(ap.mean, Some(0.5));
+    }
+
+    #[test]
+    fn nothing_found_is_nought() {
+        for interpolation in [Interpolation::ElevenPoints, Interpolation::AllPoints] {
+            for right in [&[][..], &[false]] {
+                let ap = average_precision(right, 1, interpolation).expect("one is wanted");
+                assert!(ap == 0.0 && ap.is_sign_positive(), "{ap:?}");
+            }
+        }
     }
 
     #[test]

@@ -139,8 +139,9 @@ impl Default for TestConfig {
 
 pub(crate) fn default_plan() -> Plan {
     Plan {
-        steps: 2000,
-        accumulate: 2,
+        // A picture a step, as the published ones have it on each device.
+        steps: 4000,
+        accumulate: 1,
         optimizer: OptimizerConfig {
             rule: UpdateRule::AdamW(Adam::default()),
             lr: 5e-4,
@@ -148,7 +149,7 @@ pub(crate) fn default_plan() -> Plan {
             clip: Clip::Norm(10.0),
             groups: Vec::new(),
         },
-        schedule: Schedule { warmup: 100, decay: Decay::Cosine { end: 0.02 } },
+        schedule: Schedule { warmup: 200, decay: Decay::Cosine { end: 0.02 } },
         average: None,
         log_every: 20,
         checkpoint_every: 200,
