@@ -5,16 +5,21 @@
 //! ```
 //!
 //! The stages meet in files only ([`files`]), so each can be run, looked at, repeated and replaced alone.
+//! The stages meet in files only ([`files`]), so each can be run, looked at, repeated and replaced alone; [`run`] is the chain.
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`labels`] | which classes a picture shows, and nothing of where |
+//! | [`classifier`] | class maps and attention |
+//! | [`proposals`] | boxes that may hold an object |
 //! | [`boxes`], [`roi`], [`network`] | what both detectors stand on: boxes, RoI pooling, feature maps |
 //! | [`detector`] | weakly supervised detectors: WSDDN, OICR, MIST |
 //! | [`pseudo`] | their detections as pseudo ground truth, adaptively or plainly |
 //! | [`retrain`] | a two-stage detector on pseudo (or true) boxes, with RoI drop |
 //! | [`instances`] | masks for boxes; files for other programs |
-//! | [`page`] | boxes to look at |
-//! | [`measure`] | the figures of all of this against true boxes and masks |
+//! | [`review`] | the least sure boxes to a person and back |
+//! | [`page`], [`show`] | boxes and maps to look at |
+//! | [`measure`] | true boxes, and figures against them: scoring only |
 
 pub mod boxes;
 pub mod classifier;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use kirie_data::datasets::{self, Labels};
+use kirie_data::datasets::Labels;
 use kirie_data::write::ImageObjects;
 use kirie_mask::{BBox, Rle};
 use kirie_metrics::{
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::WeakError;
 use crate::files::{Detections, ImageDetections, to_bbox, to_corners};
+use crate::labels::{open_part, relative};
 
 /// The IoUs at which masks from image-level labels are measured.
 pub const MASK_IOUS: [f64; 4] = [0.25, 0.50, 0.70, 0.75];
@@ -50,7 +51,7 @@ impl Truth {
     /// # Errors
     /// Files that cannot be read; a set without objects.
     pub fn open(path: &Path, split: Option<&str>, classes: &[String]) -> Result<Self, WeakError> {
-        let set = datasets::open(path, split)?;
+        let set = open_part(path, split.unwrap_or_default())?;
         let mut truth = Self { classes: classes.to_vec(), pictures: BTreeMap::new() };
         for sample in &set.samples {
             let size = match sample.size {
@@ -73,13 +74,7 @@ impl Truth {
                     mask: instance.mask(size.0, size.1)?,
                 });
             }
-            let file = sample.image.strip_prefix(&set.root).unwrap_or(&sample.image);
-            let file = file
-                .components()
-                .map(|part| part.as_os_str().to_string_lossy())
-                .collect::<Vec<_>>()
-                .join("/");
-            truth.pictures.insert(file, (size.into(), objects));
+            truth.pictures.insert(relative(&set, sample), (size.into(), objects));
         }
         if truth.pictures.is_empty() {
             let reason = "no picture has objects to measure against".to_owned();

@@ -4,6 +4,10 @@
 //! RUN/config.toml
 //! RUN/stage-1-classifier/   stage.json, classifier.safetensors, report.html, checkpoints/ ...
 //! RUN/stage-2-proposals/    stage.json, proposals.json, proposals-PART.json, report.html
+//! RUN/stage-3-detector/     stage.json, detections.json, detections-PART.json, log.jsonl, checkpoints/ ...
+//! RUN/stage-4-pseudo/       stage.json, pseudo.json, pseudo.html
+//! RUN/stage-5-retrain/      stage.json, detections.json, detections-PART.json, log.jsonl, checkpoints/ ...
+//! RUN/stage-6-instances/    stage.json, PART/instances.json, PART/overlays/, PART/annotations/
 //! RUN/stage-7-review/       stage.json, review/
 //! RUN/stage-7-corrections/  stage.json, pseudo.json
 //! ```
@@ -30,11 +34,15 @@ use sha2::{Digest, Sha256};
 
 use crate::WeakError;
 use crate::classifier::ClassifierConfig;
+use crate::detector::DetectorConfig;
 use crate::files::{read_json, write_json};
+use crate::instances::InstanceConfig;
 use crate::labels::{DataConfig, hex};
 use crate::proposals::ProposalConfig;
+use crate::pseudo::PseudoConfig;
+use crate::retrain::RetrainConfig;
 use crate::review::ReviewConfig;
-pub use stages::proposals_path;
+pub use stages::{detections_path, proposals_path};
 
 const MARKER: &str = "stage.json";
 
@@ -55,6 +63,18 @@ pub struct WeakConfig {
     /// Stage 2.
     #[serde(default)]
     pub proposals: ProposalConfig,
+    /// Stage 3. Its seed is the run's.
+    #[serde(default)]
+    pub detector: DetectorConfig,
+    /// Stage 4.
+    #[serde(default)]
+    pub pseudo: PseudoConfig,
+    /// Stage 5. Its seed is the run's.
+    #[serde(default)]
+    pub retrain: RetrainConfig,
+    /// Stage 6.
+    #[serde(default)]
+    pub instances: InstanceConfig,
     /// Stage 7.
     #[serde(default)]
     pub review: ReviewConfig,
@@ -88,6 +108,10 @@ impl WeakConfig {
     pub fn check(&self) -> Result<(), WeakError> {
         self.classifier.check()?;
         self.proposals.check()?;
+        self.detector.check()?;
+        self.pseudo.check()?;
+        self.retrain.check()?;
+        self.instances.check()?;
         self.review.check()
     }
 
@@ -108,6 +132,14 @@ pub enum Stage {
     Classifier,
     /// 2: proposals by SAM.
     Proposals,
+    /// 3: a detector that learns which proposals hold what the pictures show.
+    Detector,
+    /// 4: its boxes of the pictures learned from that are taken for true.
+    Pseudo,
+    /// 5: a detector that learns from these, or from the corrected ones.
+    Retrain,
+    /// 6: masks, and files for other programs, of what it finds.
+    Instances,
     /// 7: the least sure pseudo boxes go out to a person.
     Review,
     /// 7: corrected boxes come back.
@@ -116,16 +148,30 @@ pub enum Stage {
 
 impl Stage {
     /// All, in their order.
-    pub const ALL: [Self; 4] = [Self::Classifier, Self::Proposals, Self::Review, Self::Corrections];
+    pub const ALL: [Self; 8] = [
+        Self::Classifier,
+        Self::Proposals,
+        Self::Detector,
+        Self::Pseudo,
+        Self::Retrain,
+        Self::Instances,
+        Self::Review,
+        Self::Corrections,
+    ];
 
     /// Those that a run goes through by itself.
-    pub const AUTOMATIC: [Self; 2] = [Self::Classifier, Self::Proposals];
+    pub const AUTOMATIC: [Self; 6] =
+        [Self::Classifier, Self::Proposals, Self::Detector, Self::Pseudo, Self::Retrain, Self::Instances];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Classifier => "classifier",
             Self::Proposals => "proposals",
+            Self::Detector => "detector",
+            Self::Pseudo => "pseudo",
+            Self::Retrain => "retrain",
+            Self::Instances => "instances",
             Self::Review => "review",
             Self::Corrections => "corrections",
         }
@@ -136,6 +182,10 @@ impl Stage {
         match self {
             Self::Classifier => "stage-1-classifier",
             Self::Proposals => "stage-2-proposals",
+            Self::Detector => "stage-3-detector",
+            Self::Pseudo => "stage-4-pseudo",
+            Self::Retrain => "stage-5-retrain",
+            Self::Instances => "stage-6-instances",
             Self::Review => "stage-7-review",
             Self::Corrections => "stage-7-corrections",
         }
@@ -145,6 +195,10 @@ impl Stage {
     fn needs(self) -> &'static [Self] {
         match self {
             Self::Proposals => &[Self::Classifier],
+            Self::Detector => &[Self::Proposals],
+            Self::Pseudo => &[Self::Detector],
+            Self::Retrain => &[Self::Proposals, Self::Pseudo],
+            Self::Instances => &[Self::Retrain],
             Self::Classifier | Self::Review | Self::Corrections => &[],
         }
     }
@@ -296,6 +350,7 @@ fn key_of(stage: Stage, inputs: &Value, root: &Path) -> Result<String, WeakError
                 format!("the stage {} is not done, and {} needs it", earlier.name(), stage.name()),
             ));
         };
+        hash.update(found.key);
         hash.update(format!("{:?}", found.files));
     }
     Ok(hex(hash))

@@ -10,7 +10,8 @@ use crate::device::DeviceArg;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Stages: classifier (class maps from image-level labels), proposals (boxes by asking the model where the maps are \
-high), and, of boxes that were found, review (the least sure go out as LabelMe or COCO files) and corrections (they come back with \
+high), detector (learns which of them hold what the pictures show), pseudo (its boxes that are taken for true), retrain (a detector that \
+learns from these), instances (masks, COCO, VOC and overlays of what that finds); and, when asked for, review (the least sure go out as LabelMe or COCO files) and corrections (they come back with \
 a higher weight). Each has a folder in the run's, with a page to look at. A stage that is done is passed over; one that was stopped \
 (Ctrl-C), killed or cut off goes on; one whose settings or pictures have changed is made anew.
 
@@ -37,9 +38,9 @@ pub(crate) struct TrainWeakArgs {
     /// Go on with this run; with --set, what depends on the change is made anew
     #[arg(long, value_name = "RUN", conflicts_with = "config")]
     pub(crate) resume: Option<PathBuf>,
-    /// Only this stage: classifier, proposals, review, corrections
-    #[arg(long, value_name = "NAME")]
-    pub(crate) stage: Option<Stage>,
+    /// Only this stage, or these: classifier, proposals, detector, pseudo, retrain, instances, review, corrections
+    #[arg(long = "stage", value_name = "NAME")]
+    pub(crate) stages: Vec<Stage>,
     /// Where to run: cpu, gpu for the best one, or gpu:0, gpu:1, ...
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub(crate) device: DeviceArg,

@@ -13,7 +13,9 @@ use serde_json::json;
 
 use crate::common::Place;
 
-const LINE: &str = "train weak --threads 1";
+/// The stages that take little time.
+const LINE: &str = "train weak --threads 1 --stage classifier --stage proposals";
+const ALONE: &str = "train weak --threads 1";
 const PROPOSALS: &str = "stage-2-proposals/proposals.json";
 
 const CONFIG: &str = r#"
@@ -94,7 +96,8 @@ fn from_labels_to_proposals_and_their_recall() {
     // Done is done; a changed setting does again what depends on it.
     let again = place.run(&format!("{LINE} --resume run")).done();
     assert!(again.stderr.contains("proposals: done before"), "{}", again.stderr);
-    let one = place.run(&format!("{LINE} --resume run --stage proposals --set proposals.min_side=20")).done();
+    let one =
+        place.run(&format!("{ALONE} --resume run --stage proposals --set proposals.min_side=20")).done();
     assert!(one.stderr.contains("made anew"), "{}", one.stderr);
     assert!(!one.stdout.contains("classifier"), "{}", one.stdout);
 
@@ -145,7 +148,7 @@ fn what_cannot_be_is_refused_before_anything_is_written() {
     place.write("labels.csv", "file,labels\nimages/p0.png,disc\nimages/gone.png,bar\n");
     let csv = format!("{line} --set data.labels={{kind=\"csv\",path=\"labels.csv\"}}");
     place.refuses(&csv, 1, &["labels.csv", "images/gone.png"]);
-    place.refuses(&format!("{line} --stage painting"), 2, &["classifier, proposals, review, corrections"]);
+    place.refuses(&format!("{line} --stage painting"), 2, &["classifier, proposals, detector"]);
     place.refuses("train weak", 2, &["--config"]);
     place.refuses("train weak --resume nowhere", 1, &["nowhere", "holds no run"]);
     place.refuses("evaluate weak nowhere", 1, &["nowhere"]);

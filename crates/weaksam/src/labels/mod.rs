@@ -6,7 +6,7 @@
 //! | [`LabelSource::Set`] | what `kirie data inspect` recognises: folders named by class, box files, masks, COCO |
 //!
 //! Of a set that has boxes or masks, only the names of the classes are kept: [`Tagged`] has no place for anything that says where
-//! an object is, and every stage that learns takes a [`Tagged`]. Boxes for scoring are read by [`crate::truth`], which no such
+//! an object is, and every stage that learns takes a [`Tagged`]. Boxes for scoring are read by [`crate::measure`], which no such
 //! stage uses.
 
 pub mod table;
@@ -266,6 +266,17 @@ pub(crate) fn open_part(path: &Path, split: &str) -> Result<Dataset, WeakError> 
             }
         }
         opened => Ok(opened?),
+    }
+}
+
+/// The folder that the files of a set are named from.
+///
+/// # Errors
+/// As [`Tagged::open`], where the set has to be opened to know.
+pub fn root_of(data: &DataConfig) -> Result<PathBuf, WeakError> {
+    match data.labels {
+        LabelSource::Csv { .. } => Ok(data.path.clone()),
+        LabelSource::Set => Ok(open_part(&data.path, &data.split)?.root),
     }
 }
 

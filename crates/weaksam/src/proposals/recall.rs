@@ -1,13 +1,13 @@
 //! How many true boxes the proposals hold. Scoring only: nothing here is seen by a stage that learns.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use kirie_metrics::{Matching, proposal_recall};
 use serde::{Deserialize, Serialize};
 
 use crate::WeakError;
 use crate::files::{Proposals, Source, to_bbox};
-use crate::truth::TruePicture;
+use crate::measure::Truth;
 
 /// Overlaps that recall is stated at.
 pub const THRESHOLDS: [f64; 3] = [0.5, 0.75, 0.9];
@@ -53,26 +53,20 @@ pub struct Limited {
 ///
 /// # Errors
 /// True boxes of no picture among the proposals.
-pub fn recall(
-    proposals: &Proposals,
-    truth: &[TruePicture],
-    sources: Option<&[Source]>,
-) -> Result<Recall, WeakError> {
-    let of: HashMap<&str, &TruePicture> =
-        truth.iter().map(|picture| (picture.file.as_str(), picture)).collect();
+pub fn recall(proposals: &Proposals, truth: &Truth, sources: Option<&[Source]>) -> Result<Recall, WeakError> {
     let mut pairs: Vec<(Boxes, Boxes)> = Vec::new();
     let mut overlaps: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     let mut count = 0;
     for image in &proposals.images {
-        let Some(picture) = of.get(image.file.as_str()) else { continue };
+        let Some((_, objects)) = truth.pictures.get(&image.file) else { continue };
         let chosen = |index: usize| sources.is_none_or(|sources| sources.contains(&image.source[index]));
         let mut order: Vec<usize> = (0..image.boxes.len()).filter(|index| chosen(*index)).collect();
         order.sort_by(|a, b| image.scores[*b].total_cmp(&image.scores[*a]));
         let found: Vec<_> = order.iter().map(|index| to_bbox(image.boxes[*index])).collect();
-        let objects: Vec<_> = picture.boxes.iter().filter(|object| !object.crowd).collect();
+        let objects: Vec<_> = objects.iter().filter(|object| !object.crowd).collect();
         for object in &objects {
             let best = found.iter().map(|bbox| bbox.iou(&object.bbox)).fold(0.0, f64::max);
-            overlaps.entry(object.class.clone()).or_default().push(best);
+            overlaps.entry(truth.classes[object.class].clone()).or_default().push(best);
         }
         count += found.len();
         pairs.push((
@@ -112,26 +106,20 @@ mod tests {
 
     use super::*;
     use crate::files::ImageProposals;
-    use crate::truth::TrueBox;
+    use crate::measure::TrueObject;
 
     #[test]
     fn known_overlaps_give_known_recall() {
-        let object =
-            |bbox: BBox, crowd: bool| TrueBox { class: "a".to_owned(), bbox, difficult: false, crowd };
-        let truth = vec![
-            TruePicture {
-                file: "1.png".to_owned(),
-                boxes: vec![
-                    object(BBox::new(0.0, 0.0, 10.0, 10.0), false),
-                    object(BBox::new(0.0, 0.0, 10.0, 8.0), false),
-                    object(BBox::new(0.0, 0.0, 90.0, 90.0), true),
-                ],
-            },
-            TruePicture {
-                file: "elsewhere.png".to_owned(),
-                boxes: vec![object(BBox::new(0.0, 0.0, 1.0, 1.0), false)],
-            },
-        ];
+        let object = |x1: f64, y1: f64, crowd: bool| {
+            let bbox = BBox::new(0.0, 0.0, x1, y1);
+            TrueObject { class: 0, bbox, area: bbox.area(), difficult: false, crowd, mask: None }
+        };
+        let first = vec![object(10.0, 10.0, false), object(10.0, 8.0, false), object(90.0, 90.0, true)];
+        let pictures = BTreeMap::from([
+            ("1.png".to_owned(), ([100, 100], first)),
+            ("elsewhere.png".to_owned(), ([9, 9], vec![object(1.0, 1.0, false)])),
+        ]);
+        let truth = Truth { classes: vec!["a".to_owned()], pictures };
         let image = ImageProposals {
             file: "1.png".to_owned(),
             width: 100,

@@ -2,7 +2,7 @@ use super::*;
 use crate::classifier::StemConfig;
 use crate::drawn::{ByColour, draw_set};
 use crate::labels::DataConfig;
-use crate::truth;
+use crate::measure::Truth;
 use recall::recall;
 
 fn streams() -> Streams {
@@ -48,7 +48,7 @@ fn the_grid_finds_what_is_drawn_and_every_source_is_named() {
     assert_eq!(Proposals::read(&path).unwrap(), all);
     assert_eq!(std::fs::read_dir(folder.path().join("out")).unwrap().count(), 1, "parts are removed");
     assert_eq!(all.images[2].labels, ["disc", "bar"]);
-    let truth = truth::open(folder.path(), "train").unwrap();
+    let truth = Truth::open(folder.path(), Some("train"), &set.classes).unwrap();
     let found = recall(&all, &truth, Some(&[Source::Grid])).unwrap();
     assert_eq!((found.best[0], found.best[1]), (1.0, 1.0), "{found:?}");
     for source in [Source::Coarse, Source::Fine, Source::Cross] {

@@ -4,14 +4,21 @@ use std::path::{Path, PathBuf};
 
 use kirie_engine::random::Streams;
 use kirie_run::{RunFolder, config::to_toml};
+use kirie_sam::checkpoint::StateDict;
+use kirie_sam::{Predictor, registry};
 use serde_json::{Value, json};
 
 use super::{Context, Left, Stage, WeakConfig, hash_of};
 use crate::WeakError;
 use crate::classifier::{self, StemConfig};
+use crate::detector::{self, DetectorConfig, DetectorFiles};
 use crate::files::{Detections, Proposals, write_json};
-use crate::labels::{DataConfig, Tagged, Untagged};
+use crate::instances;
+use crate::labels::{DataConfig, Tagged, Untagged, root_of};
+use crate::network::BackboneConfig;
 use crate::proposals::{self, Example, Pictures, ProposalConfig, Tools};
+use crate::pseudo;
+use crate::retrain::{self, RetrainConfig, RetrainFiles};
 use crate::review;
 
 const CLASSIFIER: &str = "classifier.safetensors";
@@ -20,18 +27,35 @@ const PROPOSALS: &str = "proposals.json";
 const PAGE: &str = "report.html";
 /// Boxes taken for true.
 const PSEUDO: &str = "pseudo.json";
-/// Where the stage of pseudo boxes leaves them.
-const PSEUDO_STAGE: &str = "stage-4-pseudo";
 
 /// The file of another part's proposals.
 fn proposals_of(part: &str) -> String {
-    format!("proposals-{}.json", part.replace(['/', '\\'], "_"))
+    format!("proposals-{}.json", plain(part))
 }
 
 /// Where a run leaves the proposals of a part of its set.
 pub fn proposals_path(run: &Path, data: &DataConfig, part: &str) -> PathBuf {
     let file = if part == data.split { PROPOSALS.to_owned() } else { proposals_of(part) };
     run.join(Stage::Proposals.folder()).join(file)
+}
+
+/// Where a detector's stage leaves its boxes of a part.
+pub fn detections_path(run: &Path, stage: Stage, data: &DataConfig, part: &str) -> PathBuf {
+    run.join(stage.folder()).join(detections_of(data, part))
+}
+
+fn detections_of(data: &DataConfig, part: &str) -> String {
+    if part == data.split { "detections.json".to_owned() } else { format!("detections-{}.json", plain(part)) }
+}
+
+/// A part's name as a file's.
+fn plain(part: &str) -> String {
+    part.replace(['/', '\\'], "_")
+}
+
+/// The parts of the set, that which is learned from first.
+fn parts(data: &DataConfig) -> impl Iterator<Item = &str> {
+    std::iter::once(data.split.as_str()).chain(data.others.iter().map(String::as_str))
 }
 
 /// What a stage depends on beside the files of stages before it.
@@ -61,6 +85,17 @@ pub(super) fn inputs(
                 "seed": config.seed, "set": set(config)?, "parts": parts, "sam": model, "proposals": config.proposals,
             })
         }
+        Stage::Detector => {
+            json!({ "seed": config.seed, "detector": config.detector, "parts": config.data.others })
+        }
+        Stage::Pseudo => json!({ "pseudo": config.pseudo }),
+        Stage::Retrain => {
+            json!({ "seed": config.seed, "retrain": config.retrain, "boxes": hash_of(&boxes_to_learn(root)?)? })
+        }
+        Stage::Instances => json!({
+            "instances": config.instances, "sam": (&config.sam.model, config.sam.input),
+            "weights": (context.engine_hash)(&config.sam)?,
+        }),
         Stage::Review => {
             let review = &config.review;
             json!({ "boxes": hash_of(&pseudo_file(root)?)?, "count": review.count, "format": review.format })
@@ -87,6 +122,14 @@ pub(super) fn work(
     match stage {
         Stage::Classifier => train_classifier(config, folder, context, say),
         Stage::Proposals => propose(config, root, folder, context, say),
+        Stage::Detector => detect(config, root, folder, context),
+        Stage::Pseudo => {
+            let from = detections_path(root, Stage::Detector, &config.data, &config.data.split);
+            let summary = pseudo::run(&config.pseudo, &root_of(&config.data)?, &from, &folder.join(PSEUDO))?;
+            Ok(Left { files: vec![PSEUDO.to_owned()], figures: json!(summary) })
+        }
+        Stage::Retrain => retrain(config, root, folder, context, say),
+        Stage::Instances => cut_out(config, root, folder, context),
         Stage::Review => {
             let boxes = Detections::read(&pseudo_file(root)?)?;
             let set = Tagged::open(&config.data)?;
@@ -118,7 +161,7 @@ pub(super) fn work(
 
 /// The pseudo boxes that a person may correct.
 fn pseudo_file(root: &Path) -> Result<PathBuf, WeakError> {
-    let path = root.join(PSEUDO_STAGE).join(PSEUDO);
+    let path = root.join(Stage::Pseudo.folder()).join(PSEUDO);
     if path.is_file() {
         return Ok(path);
     }
@@ -267,6 +310,89 @@ fn propose_once(
         return Ok((Proposals::read(path)?, None));
     }
     proposals::propose(pictures, tools, config, path, context.stop, context.mode)
+}
+
+/// The weights that a detector's backbone begins with.
+fn base_of(backbone: &BackboneConfig, context: &Context<'_>) -> Result<Option<StateDict>, WeakError> {
+    match backbone {
+        BackboneConfig::Encoder { model } => (context.base)(model),
+        BackboneConfig::Plain { .. } => Ok(None),
+    }
+}
+
+/// For each part its proposals, and where its detections go.
+fn to_detect(config: &WeakConfig, root: &Path, folder: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let data = &config.data;
+    parts(data)
+        .map(|part| (proposals_path(root, data, part), folder.join(detections_of(data, part))))
+        .collect()
+}
+
+fn detect(config: &WeakConfig, root: &Path, folder: &Path, context: &Context<'_>) -> Result<Left, WeakError> {
+    let files = DetectorFiles {
+        root: root_of(&config.data)?,
+        train: proposals_path(root, &config.data, &config.data.split),
+        detect: to_detect(config, root, folder),
+    };
+    let settings = DetectorConfig { seed: config.seed, ..config.detector.clone() };
+    let base = base_of(&settings.features.backbone, context)?;
+    let summary = detector::run(&settings, &files, base, folder, context.device, context.stop, context.mode)?;
+    if !summary.complete {
+        let during = format!("after {} of {} steps of the detector", summary.steps, settings.plan.steps);
+        return Err(WeakError::Stopped { during });
+    }
+    let files = parts(&config.data).map(|part| detections_of(&config.data, part)).collect();
+    Ok(Left { files, figures: json!(summary) })
+}
+
+/// The boxes that are learned from: the corrected ones if there are any of the present pseudo boxes.
+fn boxes_to_learn(root: &Path) -> Result<PathBuf, WeakError> {
+    let corrected = root.join(Stage::Corrections.folder()).join(PSEUDO);
+    if corrected.is_file() { Ok(corrected) } else { pseudo_file(root) }
+}
+
+fn retrain(
+    config: &WeakConfig,
+    root: &Path,
+    folder: &Path,
+    context: &Context<'_>,
+    say: &mut dyn FnMut(&str),
+) -> Result<Left, WeakError> {
+    let train = boxes_to_learn(root)?;
+    say(&format!("retrain: learns from {}", train.display()));
+    let files = RetrainFiles { root: root_of(&config.data)?, train, detect: to_detect(config, root, folder) };
+    let settings = RetrainConfig { seed: config.seed, ..config.retrain.clone() };
+    let base = base_of(&settings.features.backbone, context)?;
+    let summary = retrain::run(&settings, &files, base, folder, context.device, context.stop, context.mode)?;
+    if !summary.complete {
+        let during = format!("after {} of {} steps of the retraining", summary.steps, settings.plan.steps);
+        return Err(WeakError::Stopped { during });
+    }
+    let files = parts(&config.data).map(|part| detections_of(&config.data, part)).collect();
+    Ok(Left { files, figures: json!(summary) })
+}
+
+fn cut_out(
+    config: &WeakConfig,
+    root: &Path,
+    folder: &Path,
+    context: &Context<'_>,
+) -> Result<Left, WeakError> {
+    let engine = (context.engine)(&config.sam)?;
+    let zoom = registry::variant(&config.sam.model).ok().and_then(|variant| variant.zoom);
+    let mut predictor = Predictor::new(engine.as_ref()).with_zoom(zoom);
+    let set = root_of(&config.data)?;
+    let (mut files, mut figures) = (Vec::new(), serde_json::Map::new());
+    for part in parts(&config.data) {
+        let from = detections_path(root, Stage::Retrain, &config.data, part);
+        let name = if part.is_empty() { "all".to_owned() } else { plain(part) };
+        let out = folder.join(&name);
+        let (settings, stop) = (&config.instances, context.stop);
+        let summary = instances::run(settings, &set, &from, Some(&mut predictor), &out, stop, context.mode)?;
+        figures.insert(part.to_owned(), json!(summary));
+        files.push(format!("{name}/instances.json"));
+    }
+    Ok(Left { files, figures: Value::Object(figures) })
 }
 
 fn mean_count(proposals: &Proposals) -> f64 {

@@ -6,6 +6,9 @@ use super::*;
 use crate::drawn::{ByColour, draw_set};
 use crate::files::{Detections, ImageDetections, Proposals};
 
+/// Those that take no time.
+const FIRST: [Stage; 2] = [Stage::Classifier, Stage::Proposals];
+
 const CONFIG: &str = r#"
 seed = 5
 
@@ -94,7 +97,7 @@ impl Place {
 #[test]
 fn the_chain_ends_the_same_wherever_it_was_cut_off() {
     let place = Place::new();
-    let whole = place.go("whole", &[], &Stage::AUTOMATIC, i64::MAX).unwrap();
+    let whole = place.go("whole", &[], &FIRST, i64::MAX).unwrap();
     assert!(whole.iter().all(|done| !done.before));
     let proposals = Proposals::read(&place.path("whole/stage-2-proposals/proposals.json")).unwrap();
     assert_eq!((proposals.images.len(), proposals.classes.len()), (6, 2));
@@ -104,13 +107,13 @@ fn the_chain_ends_the_same_wherever_it_was_cut_off() {
     assert!(place.path("whole/stage-2-proposals/report.html").is_file());
 
     // Asked once more, nothing is done.
-    let again = place.go("whole", &[], &Stage::AUTOMATIC, i64::MAX).unwrap();
+    let again = place.go("whole", &[], &FIRST, i64::MAX).unwrap();
     assert!(again.iter().all(|done| done.before));
     assert_eq!(again[1].figures, whole[1].figures);
 
     // Asked to end within the proposals, several times, a line of the record cut in half between.
     let mut ends = 0;
-    while let Err(error) = place.go("parts", &[], &Stage::AUTOMATIC, 6) {
+    while let Err(error) = place.go("parts", &[], &FIRST, 6) {
         assert!(matches!(error, WeakError::Stopped { .. }), "{error}");
         let parts = place.path("parts/stage-2-proposals/proposals.parts.jsonl");
         if let Ok(bytes) = fs::read(&parts) {
@@ -119,7 +122,7 @@ fn the_chain_ends_the_same_wherever_it_was_cut_off() {
         ends += 1;
         assert!(ends < 40, "no progress");
         if ends > 3 {
-            place.go("parts", &[], &Stage::AUTOMATIC, i64::MAX).unwrap();
+            place.go("parts", &[], &FIRST, i64::MAX).unwrap();
             break;
         }
     }
@@ -132,7 +135,7 @@ fn the_chain_ends_the_same_wherever_it_was_cut_off() {
 #[test]
 fn no_box_reaches_a_stage_that_learns() {
     let place = Place::new();
-    place.go("before", &[], &Stage::AUTOMATIC, i64::MAX).unwrap();
+    place.go("before", &[], &FIRST, i64::MAX).unwrap();
     for entry in fs::read_dir(place.path("set/annotations")).unwrap() {
         let path = entry.unwrap().path();
         let text = fs::read_to_string(&path).unwrap();
@@ -141,7 +144,7 @@ fn no_box_reaches_a_stage_that_learns() {
         assert_ne!(moved, text);
         fs::write(path, moved).unwrap();
     }
-    place.go("after", &[], &Stage::AUTOMATIC, i64::MAX).unwrap();
+    place.go("after", &[], &FIRST, i64::MAX).unwrap();
     for file in ["proposals.json", "proposals-test.json"] {
         assert_eq!(place.read("after", file), place.read("before", file), "{file}");
     }
@@ -149,19 +152,19 @@ fn no_box_reaches_a_stage_that_learns() {
         |run: &str| fs::read(place.path(run).join("stage-1-classifier/classifier.safetensors")).unwrap();
     assert_eq!(weights("after"), weights("before"));
     // The run itself does not notice that boxes have moved.
-    assert!(place.go("before", &[], &Stage::AUTOMATIC, i64::MAX).unwrap().iter().all(|done| done.before));
+    assert!(place.go("before", &[], &FIRST, i64::MAX).unwrap().iter().all(|done| done.before));
     // The labels of another part are not even read.
     fs::write(place.path("set/annotations/p8.xml"), "no XML at all").unwrap();
-    place.go("third", &[], &Stage::AUTOMATIC, i64::MAX).unwrap();
+    place.go("third", &[], &FIRST, i64::MAX).unwrap();
     assert_eq!(place.read("third", "proposals-test.json"), place.read("before", "proposals-test.json"));
 }
 
 #[test]
 fn what_has_changed_is_made_anew_and_what_follows_too() {
     let place = Place::new();
-    place.go("run", &[], &Stage::AUTOMATIC, i64::MAX).unwrap();
+    place.go("run", &[], &FIRST, i64::MAX).unwrap();
     let before = |sets: &[&str]| -> Vec<bool> {
-        let done = place.go("run", sets, &Stage::AUTOMATIC, i64::MAX).unwrap();
+        let done = place.go("run", sets, &FIRST, i64::MAX).unwrap();
         done.iter().map(|done| done.before).collect()
     };
     assert_eq!(before(&["proposals.min_side=12"]), [true, false]);
@@ -176,7 +179,7 @@ fn what_has_changed_is_made_anew_and_what_follows_too() {
     // Somebody else's folder.
     fs::create_dir_all(place.path("other/stage-1-classifier")).unwrap();
     fs::write(place.path("other/stage-1-classifier/mine.txt"), "").unwrap();
-    let error = place.go("other", &[], &Stage::AUTOMATIC, i64::MAX).unwrap_err().to_string();
+    let error = place.go("other", &[], &FIRST, i64::MAX).unwrap_err().to_string();
     assert!(error.contains("left alone"), "{error}");
     // A stage before its time.
     let error = place.go("late", &[], &[Stage::Proposals], i64::MAX).unwrap_err().to_string();

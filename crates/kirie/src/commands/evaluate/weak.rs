@@ -7,12 +7,13 @@ use kirie_data::{Limits, read_image};
 use kirie_engine::random::Streams;
 use kirie_run::report::{LineChart, Page, Series};
 use kirie_run::{Progress, ProgressMode, config};
-use kirie_weaksam::files::{Proposals, Source};
+use kirie_weaksam::files::{Detections, Proposals, Source};
+use kirie_weaksam::labels::root_of;
+use kirie_weaksam::measure::{BoxFigures, Truth, measure_boxes};
 use kirie_weaksam::proposals::recall::{Recall, recall};
 use kirie_weaksam::proposals::search::selective_search;
 use kirie_weaksam::proposals::source_name;
-use kirie_weaksam::run::{WeakConfig, proposals_path};
-use kirie_weaksam::truth;
+use kirie_weaksam::run::{Stage, WeakConfig, detections_path, proposals_path};
 use serde_json::json;
 
 use crate::args::EvaluateWeakArgs;
@@ -30,7 +31,7 @@ pub(super) fn run(args: &EvaluateWeakArgs) -> anyhow::Result<()> {
     let split = args.split.as_deref().unwrap_or(&config.data.split);
     let path = proposals_path(&args.run, &config.data, split);
     let proposals = Proposals::read(&path).with_context(|| format!("proposals of {split:?}"))?;
-    let truth = truth::open(&config.data.path, split)?;
+    let truth = Truth::open(&config.data.path, Some(split), &proposals.classes)?;
 
     let mut rows: Vec<(String, Recall)> = Vec::new();
     let mut add = |name: String, proposals: &Proposals, sources: Option<&[Source]>| -> anyhow::Result<()> {
@@ -50,29 +51,40 @@ pub(super) fn run(args: &EvaluateWeakArgs) -> anyhow::Result<()> {
         let found = search(&proposals, &config)?;
         add(source_name(Source::Search).to_owned(), &found, None)?;
     }
+    let mut found: Vec<(&str, BoxFigures)> = Vec::new();
+    for (name, stage) in [("detector", Stage::Detector), ("retrained", Stage::Retrain)] {
+        let path = detections_path(&args.run, stage, &config.data, split);
+        if path.is_file() {
+            found.push((name, measure_boxes(&truth, &Detections::read(&path)?)?));
+        }
+    }
     let metrics = json!({
         "run": args.run, "split": split,
+        "boxes": found.iter().map(|(name, figures)| json!({ "detector": name, "figures": figures })).collect::<Vec<_>>(),
         "recall": rows.iter().map(|(name, recall)| json!({ "proposals": name, "recall": recall })).collect::<Vec<_>>(),
     });
     if let Some(folder) = &args.output {
         save(&folder.join("metrics.json"), (serde_json::to_string_pretty(&metrics)? + "\n").as_bytes())?;
-        page(&args.run, split, &rows).raw_json("metrics", &metrics)?.write(folder.join("report.html"))?;
+        page(&args.run, split, &rows, &found)
+            .raw_json("metrics", &metrics)?
+            .write(folder.join("report.html"))?;
     }
     if args.json {
         return report::print(&serde_json::to_string_pretty(&metrics)?);
     }
-    report::print(&report::columns(&HEAD, &table(&rows)))
+    report::print(&report::columns(&HEAD, &table(&rows)))?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    report::print("")?;
+    report::print(&report::columns(&BOX_HEAD, &box_table(&found)))
 }
 
 /// Selective search on the pictures of some proposals.
 fn search(proposals: &Proposals, config: &WeakConfig) -> anyhow::Result<Proposals> {
     let mut progress = Progress::new("picture", proposals.images.len() as u64, 0, ProgressMode::Auto);
     let streams = Streams::new(config.seed);
-    let root = if config.data.path.is_file() {
-        config.data.path.parent().unwrap_or(Path::new("."))
-    } else {
-        &config.data.path
-    };
+    let root = root_of(&config.data)?;
     let mut found = proposals.clone();
     for (index, image) in found.images.iter_mut().enumerate() {
         let picture = read_image(root.join(&image.file), &Limits::default())?;
@@ -101,7 +113,19 @@ fn table(rows: &[(String, Recall)]) -> Vec<Vec<String>> {
         .collect()
 }
 
-fn page(run: &Path, split: &str, rows: &[(String, Recall)]) -> Page {
+const BOX_HEAD: [&str; 6] = ["boxes of", "AP50", "AP50, 11 points", "CorLoc", "COCO AP", "COCO AP75"];
+
+fn box_table(found: &[(&str, BoxFigures)]) -> Vec<Vec<String>> {
+    let percent =
+        |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |share| format!("{:.1}", 100.0 * share));
+    let row = |(name, figures): &(&str, BoxFigures)| {
+        let shares = [figures.voc_all, figures.voc_11, figures.corloc, figures.coco.ap, figures.coco.ap75];
+        std::iter::once((*name).to_owned()).chain(shares.map(percent)).collect()
+    };
+    found.iter().map(row).collect()
+}
+
+fn page(run: &Path, split: &str, rows: &[(String, Recall)], found: &[(&str, BoxFigures)]) -> Page {
     let mut page = Page::new("Recall of proposals");
     let boxes = rows.first().map_or(0, |(_, recall)| recall.boxes);
     page.key_values(&[
@@ -133,6 +157,10 @@ fn page(run: &Path, split: &str, rows: &[(String, Recall)]) -> Page {
             log_y: false,
             smooth: false,
         });
+    }
+    if !found.is_empty() {
+        page.heading("Detectors");
+        page.table(&BOX_HEAD, &box_table(found));
     }
     if let Some((_, all)) = rows.first() {
         page.heading("Classes");

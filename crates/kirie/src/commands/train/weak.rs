@@ -43,8 +43,8 @@ pub(super) fn run(args: &TrainWeakArgs) -> anyhow::Result<()> {
         stop: &stop,
         mode: ProgressMode::Auto,
     };
-    let stages = args.stage.map_or_else(|| Stage::AUTOMATIC.to_vec(), |stage| vec![stage]);
-    let done = match run_chain(&config, &folder, &stages, &context, &mut |text| report::tell(text)) {
+    let stages = if args.stages.is_empty() { &Stage::AUTOMATIC[..] } else { &args.stages };
+    let done = match run_chain(&config, &folder, stages, &context, &mut |text| report::tell(text)) {
         Ok(done) => done,
         Err(WeakError::Stopped { during }) => {
             let run = folder.path().display();
