@@ -4,7 +4,6 @@
 //! labels -> classifier: class maps -> proposals: boxes by SAM -> detector -> pseudo boxes -> retraining -> instances
 //! ```
 //!
-//! The stages meet in files only ([`files`]), so each can be run, looked at, repeated and replaced alone.
 //! The stages meet in files only ([`files`]), so each can be run, looked at, repeated and replaced alone; [`run`] is the chain.
 //!
 //! | module | what |
@@ -42,6 +41,5 @@ pub mod roi;
 pub mod run;
 pub mod show;
 mod stage;
-pub mod truth;
 
 pub use error::WeakError;
