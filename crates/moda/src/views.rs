@@ -163,7 +163,8 @@ pub fn target(
     let (width, height) = (mask.width(), mask.height());
     let scale = FrameScale::new(preprocess, width as u32, height as u32);
     let [left, top] = scale.apply(x0, y0);
-    let [right, bottom] = scale.apply(x1, y1);
+    // To the far side of the last pixel, as boxes are drawn everywhere else in training and evaluation.
+    let [right, bottom] = scale.apply(x1 + 1.0, y1 + 1.0);
     let [frame_width, frame_height] = scale.apply(width as f64, height as f64).map(f64::from);
     let cell = f64::from(preprocess.frame) / side as f64;
     // Of each line of looks the pixel that it meets; none beyond the picture.

@@ -180,7 +180,7 @@ fn learn(preset: Preset, steps: u64) -> (Option<f64>, Detections) {
 fn oicr_finds_objects_from_labels_of_pictures() {
     let (corloc, found) = learn(Preset::OicrNear, 1000);
     assert!(corloc.is_some_and(|corloc| corloc > 0.9), "CorLoc {corloc:?}");
-    assert!(found.images.iter().all(|image| image.boxes.len() >= 2));
+    assert!(found.images.iter().all(|image| !image.boxes.is_empty()));
 }
 
 #[test]
