@@ -103,8 +103,9 @@ impl Labels {
         Ok(classed_coco_json(&pictures, &categories, CocoShape::Rle)?)
     }
 
-    /// Writes a COCO set with its pictures into an empty folder: `images/` and `annotations.json`. Pictures take no space where the
-    /// file system has hard links.
+    /// Writes a COCO set with its pictures into an empty folder: `images/` and `annotations.json`, whose file names start from
+    /// `images/`, so that other forms name their files after the pictures alone. Pictures take no space where the file system has
+    /// hard links.
     pub(crate) fn stage(&mut self, library: &Library, folder: &Path) -> ApiResult<()> {
         let images = folder.join("images");
         fs::create_dir_all(&images)?;
@@ -115,7 +116,7 @@ impl Labels {
             if fs::hard_link(&from, &to).is_err() {
                 fs::copy(&from, &to)?;
             }
-            masks.image.path = format!("images/{name}");
+            masks.image.path = name;
         }
         let json = self.coco()?;
         write_atomic(folder.join(COCO_FILE), |file| file.write_all(&json))?;

@@ -138,10 +138,14 @@ mod tests {
     #[test]
     fn what_is_unlike_the_labelled_comes_first() {
         let features: Vec<Vec<f32>> =
-            [[0.0, 0.1], [5.0, 5.0], [0.2, 0.0], [9.0, 0.0], [5.1, 5.0]].map(Vec::from).to_vec();
-        // Near the labelled one last; of two that are alike, the second follows far behind.
-        assert_eq!(farthest_first(&features, &[vec![0.0, 0.0]], 10), [3, 4, 2, 0, 1]);
-        assert_eq!(farthest_first(&features, &[vec![0.0, 0.0]], 2), [3, 4]);
+            [[0.0, 0.1], [5.0, 5.0], [0.2, 0.0], [9.0, 0.0], [5.05, 5.0]].map(Vec::from).to_vec();
+        // Squared distances to the nearest of what is labelled or chosen: 81, then 41 (the other of the two that are alike: 40.6),
+        // then 0.04, 0.01, and 0.0025 for the one that has its like already.
+        assert_eq!(farthest_first(&features, &[vec![0.0, 0.0]], 10), [3, 1, 2, 0, 4]);
+        assert_eq!(farthest_first(&features, &[vec![0.0, 0.0]], 2), [3, 1]);
+        // Two that are the same in everything come in the order they were given in.
+        let same = [vec![1.0, 0.0], vec![3.0, 0.0], vec![3.0, 0.0]];
+        assert_eq!(farthest_first(&same, &[vec![0.0, 0.0]], 10), [1, 0, 2]);
         // Nothing labelled: an ordinary one first.
         assert_eq!(farthest_first(&features, &[], 1), [1]);
         assert!(farthest_first(&[], &[vec![0.0]], 3).is_empty());

@@ -293,12 +293,16 @@ async fn a_person_labels_corrects_exports_teaches_and_comes_back() {
 
     // A tiny fine-tuning, watched, adopted, compared.
     page.click("#open-train").await;
+    // The dialog opens when the list of runs has come.
+    page.until("document.querySelector('#train form')").await;
     for (name, value) in [("steps", "6"), ("crop", "64"), ("batch", "1")] {
         page.script(&format!("document.querySelector('#train [name={name}]').value = '{value}';")).await;
     }
     page.click("#train form button").await;
-    page.until("document.querySelector('#train .job .state')?.textContent === 'done'").await;
+    page.until("['done', 'failed'].includes(document.querySelector('#train .job .state')?.textContent)")
+        .await;
     page.shot("8-trained").await;
+    assert_eq!(page.text("#train .job .state").await, "done", "{}", page.text("#train .job").await);
     page.click("#train .job .primary").await;
     page.until("document.querySelector('#train .job h3').textContent.includes('suggests')").await;
     page.script("[...document.querySelectorAll('#train button')].find((b) => b.textContent.startsWith('Compare')).click();").await;

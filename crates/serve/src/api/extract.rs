@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use axum::body::{Bytes, to_bytes};
+use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::http::request::Parts;
+use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
@@ -13,6 +14,8 @@ use crate::error::{ApiError, ApiResult};
 
 /// Most bytes of a JSON body: a few objects with ragged outlines.
 pub(crate) const JSON_BYTES: usize = 16 << 20;
+/// So much of a body that is too large is read, and thrown away, before that is said.
+const REST_BYTES: usize = 256 << 20;
 
 /// A JSON body. Its content type must say so: a page of another origin cannot send that without being asked first.
 pub(crate) struct Body<T>(pub(crate) T);
@@ -54,32 +57,40 @@ fn content_type(request: &Request) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// The whole body, unless it is too large or too slow.
+/// The whole body, unless it is too large or too slow. The rest of one that is too large is read all the same, up to a bound: a
+/// browser that is answered and cut off while it still sends tells of a broken connection instead of the answer.
 async fn read(request: Request, app: &App, most: usize) -> ApiResult<Bytes> {
     let too_large = || ApiError::TooLarge(format!("the body is larger than {most} bytes"));
-    let stated = request.headers().get(axum::http::header::CONTENT_LENGTH);
-    if stated
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.parse::<u64>().ok())
-        .is_some_and(|v| v > most as u64)
-    {
+    let stated = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
+    let stated = stated.and_then(|v| v.parse::<usize>().ok()).unwrap_or(0);
+    // Who expects to be told before sending is told.
+    if stated > most && (stated - most > REST_BYTES || request.headers().contains_key(EXPECT)) {
         return Err(too_large());
     }
     // A second more for every 100 kB, so that a slow line can send a large picture.
     let patience = Duration::from_secs(app.config.limits.seconds + most as u64 / 100_000);
-    match tokio::time::timeout(patience, to_bytes(request.into_body(), most)).await {
-        Err(_) => Err(ApiError::Timeout),
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => {
-            let is_limit = std::error::Error::source(&error)
-                .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>);
-            Err(if is_limit {
-                too_large()
-            } else {
-                ApiError::Bad(format!("the body was cut short: {error}"))
-            })
+    let mut body = request.into_body();
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    let reading = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| ApiError::Bad(format!("the body was cut short: {error}")))?;
+            // Trailers are of no use here.
+            let Ok(part) = frame.into_data() else { continue };
+            length += part.len();
+            if stated.max(length) <= most {
+                bytes.extend_from_slice(&part);
+            } else if length.saturating_sub(most) > REST_BYTES {
+                break;
+            }
         }
+        Ok(())
+    };
+    let read = tokio::time::timeout(patience, reading).await;
+    if stated.max(length) > most {
+        return Err(too_large());
     }
+    read.unwrap_or(Err(ApiError::Timeout))?;
+    Ok(bytes.into())
 }
 
 /// Parts of the path.
