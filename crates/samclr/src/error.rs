@@ -68,7 +68,7 @@ pub enum ContrastiveError {
         /// What was expected and what was found.
         reason: String,
     },
-    /// A linear classifier whose weights grew beyond all bounds.
+    /// A linear classifier that does worse than guessing on the features that it was trained on.
     #[error(
         "the linear probe diverged at a learning rate of {rate}: the features are of length {length:.1} on average; standardise them, or take a lower rate"
     )]

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use burn::module::Module;
 use burn::tensor::Device;
-use kirie_data::Image;
+use kirie_data::{Image, create_parent};
 use kirie_run::{Progress, ProgressMode, config};
 use kirie_samclr::config::{EncoderConfig, ResnetEncoder, SamEncoder, Stem, TrainConfig};
 use kirie_samclr::data::Labelled;
@@ -95,7 +95,9 @@ pub(super) fn run(args: &EvaluateContrastiveArgs) -> anyhow::Result<()> {
             ),
         ]
         .map(|(key, value)| (key.to_owned(), value));
-        page("Features", &found, &test, &thumbnails, &about).write(folder.join("report.html"))?;
+        let file = folder.join("report.html");
+        create_parent(&file)?;
+        page("Features", &found, &test, &thumbnails, &about).write(file)?;
         save(&folder.join("metrics.json"), (serde_json::to_string_pretty(&metrics)? + "\n").as_bytes())?;
     }
     if args.json {
