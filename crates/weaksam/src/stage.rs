@@ -6,12 +6,15 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use kirie_engine::random::{Streams, unit};
 use kirie_run::{RunFolder, config::to_toml};
 use kirie_sam::checkpoint::{StateDict, load};
 use serde::Serialize;
 
 use crate::WeakError;
-use crate::network::{Features, Stages, View};
+use crate::files::Corners;
+use crate::network::{Features, InputConfig, Stages, View};
+use crate::pictures::Pictures;
 
 /// Memory that the features of a frozen backbone may take, numbers (1 GiB).
 const MOST_NUMBERS: usize = 1 << 28;
@@ -52,6 +55,41 @@ pub(crate) fn load_run<M: Module>(model: M, folder: &Path, device: &Device) -> R
         .find(|name| checkpoint.names().any(|part| part == *name))
         .ok_or_else(|| WeakError::content(folder, "", "the checkpoint holds no weights"))?;
     Ok(load(model, &StateDict::open(checkpoint.file(name)?)?, "the run's model", device)?)
+}
+
+/// A view of a picture, as a step of either detector sees it.
+pub(crate) struct Batch {
+    /// Its number among all that were seen.
+    pub(crate) number: u64,
+    /// Its place in the set.
+    pub(crate) picture: usize,
+    /// The view.
+    pub(crate) view: View,
+    /// The picture's boxes, pixels of the view.
+    pub(crate) boxes: Vec<Corners>,
+}
+
+impl Batch {
+    /// Draws the view of that number: every picture once in each round, at one of the sides, mirrored or not.
+    ///
+    /// # Errors
+    /// A picture that cannot be read.
+    pub(crate) fn draw(
+        pictures: &Pictures,
+        input: &InputConfig,
+        streams: Streams,
+        number: u64,
+    ) -> Result<Self, WeakError> {
+        let count = pictures.all.len() as u64;
+        let picture = streams.order(number / count, count as usize)[(number % count) as usize];
+        let mut rng = streams.stream("view", &[number]);
+        let side = input.train_sides[(unit(&mut rng) * input.train_sides.len() as f64) as usize];
+        let flip = input.train_flip && unit(&mut rng) < 0.5;
+        let chosen = &pictures.all[picture];
+        let view = View::new(&pictures.read(chosen)?, side, input.longest, flip)?;
+        let boxes = chosen.boxes.iter().map(|corners| view.enter(*corners)).collect();
+        Ok(Self { number, picture, view, boxes })
+    }
 }
 
 /// The stages' maps of views, kept where the backbone stays as it is.

@@ -63,7 +63,7 @@ pub struct ProposalConfig {
 
 impl Default for ProposalConfig {
     fn default() -> Self {
-        Self { most: 300, least_side: 8.0 }
+        Self { most: 300, least_side: 1.0 }
     }
 }
 
@@ -133,7 +133,7 @@ pub struct TestConfig {
 
 impl Default for TestConfig {
     fn default() -> Self {
-        Self { least_score: 0.001, nms: 0.3, most: 100 }
+        Self { least_score: 0.0, nms: 0.3, most: 300 }
     }
 }
 
@@ -268,6 +268,8 @@ pub(crate) fn with_backbone(plan: &Plan, features: &FeatureConfig) -> Plan {
         BackboneConfig::Encoder { .. } => vec![
             group(r"^features\.backbone\.", features.backbone_lr, false),
             group(r"^features\.backbone\..*norm\.", 1.0, true),
+            // As published: the first stages stay as they are.
+            group(r"^features\.backbone\.stages\.[01]\.", 1.0, true),
         ],
         BackboneConfig::Plain { .. } => Vec::new(),
     };

@@ -84,7 +84,11 @@ pub fn detector_loss(answers: Answers, present: &[usize], boxes: &[Corners], con
     let scores = stream_scores(answers.streams);
     let mut before = (host(scores.clone()), classes);
     let mut total = image_loss(scores, present, config.sum_classes);
-    let mut terms = vec![("image", number(&total))];
+    // Whether what the picture shows is known at all; only then can where it is be.
+    let sums = |class: usize| before.0.iter().skip(class).step_by(classes).sum::<f32>();
+    let best = (0..classes).max_by(|a, b| sums(*a).total_cmp(&sums(*b)));
+    let shown = best.is_some_and(|class| present.contains(&class));
+    let mut terms = vec![("image", number(&total)), ("shown", f64::from(u8::from(shown)))];
     let (mut refine, mut regress, mut found) = (0.0, 0.0, 0);
     let mut steps = answers.regress.into_iter();
     for (logits, weight) in answers.refine.into_iter().zip(&config.refinements) {

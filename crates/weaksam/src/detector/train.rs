@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
-use kirie_engine::random::{Streams, unit};
+use kirie_engine::random::Streams;
 use kirie_engine::train::MethodError;
 use kirie_engine::{Method, Outcome, Step, train};
 use kirie_run::{ProgressMode, RunFolder, Stop};
@@ -12,10 +12,8 @@ use super::config::{DetectorConfig, with_backbone};
 use super::loss::detector_loss;
 use super::model::WeakDetector;
 use crate::WeakError;
-use crate::files::Corners;
-use crate::network::View;
 use crate::pictures::Pictures;
-use crate::stage::StageCache;
+use crate::stage::{Batch, StageCache};
 
 /// What this training does that no other does.
 struct WeakMethod<'a> {
@@ -26,34 +24,13 @@ struct WeakMethod<'a> {
     cache: StageCache,
 }
 
-/// A view of a picture.
-struct Batch {
-    /// Its number among all that were seen.
-    number: u64,
-    /// Its place in the set.
-    picture: usize,
-    view: View,
-    /// Proposals, pixels of the view.
-    boxes: Vec<Corners>,
-}
-
 impl Method for WeakMethod<'_> {
     type Model = WeakDetector;
     type Batch = Batch;
 
     fn batch(&self, step: u64, part: u64) -> Result<Batch, MethodError> {
         let number = step * self.config.plan.accumulate + part;
-        let count = self.pictures.all.len() as u64;
-        let order = self.streams.order(number / count, count as usize);
-        let picture = order[(number % count) as usize];
-        let input = &self.config.input;
-        let mut rng = self.streams.stream("view", &[number]);
-        let side = input.train_sides[(unit(&mut rng) * input.train_sides.len() as f64) as usize];
-        let flip = input.train_flip && unit(&mut rng) < 0.5;
-        let chosen = &self.pictures.all[picture];
-        let view = View::new(&self.pictures.read(chosen)?, side, input.longest, flip)?;
-        let boxes = chosen.boxes.iter().map(|corners| view.enter(*corners)).collect();
-        Ok(Batch { number, picture, view, boxes })
+        Ok(Batch::draw(self.pictures, &self.config.input, self.streams, number)?)
     }
 
     fn loss(&self, model: &WeakDetector, batch: Batch, _step: u64) -> Result<Step, MethodError> {

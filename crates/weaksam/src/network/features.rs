@@ -50,6 +50,12 @@ pub struct FeatureConfig {
     pub backbone_lr: f64,
     /// Pixels of the input that a cell of the map covers along each side: 4, 8 or 16.
     pub stride: usize,
+    /// Stages that the map is made of, from that of its stride on; all without it. Those that attend see the whole picture in every
+    /// cell, so that a detector that is told only what a picture shows can read it anywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stages: Option<usize>,
+    /// Whether the backbone begins with what the classifier of image-level labels made of it, instead of the model's own weights.
+    pub from_classifier: bool,
     /// Channels of the map.
     pub channels: usize,
 }
@@ -61,6 +67,8 @@ impl Default for FeatureConfig {
             frozen: false,
             backbone_lr: 0.3,
             stride: 8,
+            stages: None,
+            from_classifier: false,
             channels: 96,
         }
     }
@@ -72,8 +80,10 @@ impl FeatureConfig {
         if ![4, 8, 16].contains(&self.stride) {
             return Err(WeakError::setting("features.stride", self.stride, "4, 8 or 16"));
         }
-        if self.channels == 0 {
-            return Err(WeakError::setting("features.channels", 0, "1 or more"));
+        for (name, value) in [("features.channels", Some(self.channels)), ("features.stages", self.stages)] {
+            if value == Some(0) {
+                return Err(WeakError::setting(name, 0, "1 or more"));
+            }
         }
         if !(self.backbone_lr.is_finite() && self.backbone_lr > 0.0) {
             return Err(WeakError::setting("features.backbone_lr", self.backbone_lr, "a number above 0"));
@@ -143,8 +153,8 @@ impl FeatureConfig {
     }
 
     fn assemble(&self, backbone: Backbone, device: &Device) -> Features {
-        let first = self.first_stage();
-        let seen: usize = self.widths().map_or(0, |widths| widths.iter().skip(first).sum());
+        let (first, count) = (self.first_stage(), self.stages.unwrap_or(usize::MAX));
+        let seen: usize = self.widths().map_or(0, |widths| widths.iter().skip(first).take(count).sum());
         let width = self.channels;
         Features {
             backbone,
@@ -153,6 +163,7 @@ impl FeatureConfig {
             smooth: conv3x3([width; 2], 1, device),
             norm2: LayerNorm2dConfig::new(width).init(device),
             first,
+            count,
         }
     }
 }
@@ -193,6 +204,7 @@ pub struct Features {
     /// Norm.
     pub norm2: LayerNorm2d,
     first: usize,
+    count: usize,
 }
 
 impl Features {
@@ -207,7 +219,7 @@ impl Features {
             Backbone::Encoder(stages) => stages.forward(pixels),
             Backbone::Plain(stages) => stages.forward(pixels),
         };
-        all.into_iter().skip(self.first).collect()
+        all.into_iter().skip(self.first).take(self.count).collect()
     }
 
     /// The rest of it.

@@ -1,6 +1,6 @@
 //! From a feature map and boxes to a vector a box.
 
-use burn::module::Module;
+use burn::module::{Initializer, Module};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use kirie_engine::random::unit;
@@ -43,10 +43,12 @@ impl HeadConfig {
 
     /// For a map of `channels`.
     pub fn init(&self, channels: usize, device: &Device) -> RegionHead {
-        RegionHead {
-            fc1: LinearConfig::new(channels * self.cells * self.cells, self.hidden).init(device),
-            fc2: LinearConfig::new(self.hidden, self.hidden).init(device),
-        }
+        // Kaiming's scale for ReLU, so that scores differ from the first step on: what is mined goes by them.
+        let layer = |input: usize| {
+            let kaiming = Initializer::KaimingNormal { gain: 2_f64.sqrt(), fan_out_only: false };
+            LinearConfig::new(input, self.hidden).with_initializer(kaiming).init(device)
+        };
+        RegionHead { fc1: layer(channels * self.cells * self.cells), fc2: layer(self.hidden) }
     }
 
     /// The cells of each box, `[boxes, channels, cells, cells]`; `scale` is the map's size over that of the input.

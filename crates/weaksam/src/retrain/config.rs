@@ -133,7 +133,8 @@ pub struct DropConfig {
 
 impl Default for DropConfig {
     fn default() -> Self {
-        Self { mode: DropMode::Independent, class: 4.0, regress: 4.0, start: 0.22 }
+        // `Independent` leaves out every object once the class is guessed as background: it then never is learned.
+        Self { mode: DropMode::Both, class: 4.0, regress: 4.0, start: 0.22 }
     }
 }
 

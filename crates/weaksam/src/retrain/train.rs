@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
-use kirie_engine::random::{Streams, unit};
+use kirie_engine::random::Streams;
 use kirie_engine::train::MethodError;
 use kirie_engine::{Method, Outcome, Step, train};
 use kirie_run::{ProgressMode, RunFolder, Stop};
@@ -14,10 +14,8 @@ use super::model::TwoStage;
 use crate::WeakError;
 use crate::detector::config::with_backbone;
 use crate::detector::loss::number;
-use crate::files::Corners;
-use crate::network::View;
 use crate::pictures::Pictures;
-use crate::stage::StageCache;
+use crate::stage::{Batch, StageCache};
 
 struct RetrainMethod<'a> {
     config: &'a RetrainConfig,
@@ -27,31 +25,13 @@ struct RetrainMethod<'a> {
     cache: StageCache,
 }
 
-/// A view of a picture.
-struct Batch {
-    number: u64,
-    picture: usize,
-    view: View,
-    /// Objects, pixels of the view.
-    objects: Vec<Corners>,
-}
-
 impl Method for RetrainMethod<'_> {
     type Model = TwoStage;
     type Batch = Batch;
 
     fn batch(&self, step: u64, part: u64) -> Result<Batch, MethodError> {
         let number = step * self.config.plan.accumulate + part;
-        let count = self.pictures.all.len() as u64;
-        let picture = self.streams.order(number / count, count as usize)[(number % count) as usize];
-        let input = &self.config.input;
-        let mut rng = self.streams.stream("view", &[number]);
-        let side = input.train_sides[(unit(&mut rng) * input.train_sides.len() as f64) as usize];
-        let flip = input.train_flip && unit(&mut rng) < 0.5;
-        let chosen = &self.pictures.all[picture];
-        let view = View::new(&self.pictures.read(chosen)?, side, input.longest, flip)?;
-        let objects = chosen.boxes.iter().map(|corners| view.enter(*corners)).collect();
-        Ok(Batch { number, picture, view, objects })
+        Ok(Batch::draw(self.pictures, &self.config.input, self.streams, number)?)
     }
 
     fn loss(&self, model: &TwoStage, batch: Batch, step: u64) -> Result<Step, MethodError> {
@@ -63,19 +43,19 @@ impl Method for RetrainMethod<'_> {
         let mut rng = self.streams.stream("sample", &[batch.number]);
 
         let first = model.rpn.forward(map.clone(), &config.rpn, config.features.stride);
-        let [objectness, moves] = first.loss(&config.rpn, &batch.objects, &picture.weights, &mut rng);
+        let [objectness, moves] = first.loss(&config.rpn, &batch.boxes, &picture.weights, &mut rng);
         let proposals = first.proposals(&config.rpn, batch.view.size);
         let sampled = Sampled::new(
             &config.sample,
             proposals,
-            &batch.objects,
+            &batch.boxes,
             &picture.classes,
             &picture.weights,
             &mut rng,
         );
         let answers = model.second_stage(map, &sampled.boxes, config);
         let on = step as f64 >= config.drop.start * config.plan.steps as f64;
-        let second = head_loss(answers, &sampled, &batch.objects, &config.drop, on);
+        let second = head_loss(answers, &sampled, &batch.boxes, &config.drop, on);
         let mut figures = vec![
             ("objectness", number(&objectness)),
             ("moves", number(&moves)),

@@ -335,7 +335,15 @@ fn detect(config: &WeakConfig, root: &Path, folder: &Path, context: &Context<'_>
         detect: to_detect(config, root, folder),
     };
     let settings = DetectorConfig { seed: config.seed, ..config.detector.clone() };
-    let base = base_of(&settings.features.backbone, context)?;
+    let base = if settings.features.from_classifier {
+        let path = root.join(Stage::Classifier.folder()).join(CLASSIFIER);
+        let stages = |key: &str| {
+            key.strip_prefix("patch_embed.backbone.").map(|k| format!("image_encoder.backbone.{k}"))
+        };
+        Some(StateDict::open(path)?.renamed(stages))
+    } else {
+        base_of(&settings.features.backbone, context)?
+    };
     let summary = detector::run(&settings, &files, base, folder, context.device, context.stop, context.mode)?;
     if !summary.complete {
         let during = format!("after {} of {} steps of the detector", summary.steps, settings.plan.steps);
