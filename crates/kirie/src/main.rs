@@ -6,6 +6,7 @@
 mod args;
 mod commands;
 mod device;
+mod domains;
 mod inputs;
 mod outputs;
 mod prompts;

@@ -216,6 +216,13 @@ impl Adapter {
         Self { encoder: None, mask_decoder: None, hq: None, prompts: Some(prompts), hq_only: false }
     }
 
+    /// As it begins the nth domain of a stream, from 0, after those before; on the device with autodiff.
+    #[must_use]
+    pub fn for_domain(mut self, n: usize) -> Self {
+        self.prompts = self.prompts.map(|prompts| prompts.for_domain(n));
+        self
+    }
+
     /// Whether the base's embeddings do for it.
     pub fn keeps_encoder(&self) -> bool {
         self.encoder.is_none()

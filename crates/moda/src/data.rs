@@ -197,6 +197,11 @@ impl Part {
         &self.dataset.samples[self.usable[n]].id
     }
 
+    /// The nth picture's file.
+    pub fn path(&self, n: usize) -> &Path {
+        &self.dataset.samples[self.usable[n]].image
+    }
+
     /// Reads the nth picture.
     ///
     /// # Errors

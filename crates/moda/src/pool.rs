@@ -26,11 +26,10 @@ use crate::adapter::{Adapter, Asked, decode};
 use crate::base::Base;
 use crate::encoder::Features;
 use crate::error::ContinualError;
-use crate::items::Maker;
 use crate::prompts::Pick;
 use crate::router::{Route, Router, RouterFeatures, pooled};
 use crate::store::{DomainState, assemble};
-use crate::views::{Augment, extent};
+use crate::views::extent;
 
 /// A folder that was left out, for the rest to go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,10 +66,9 @@ impl<'a> AdapterPool<'a> {
     /// # Errors
     /// What is no folder's fault.
     pub fn open(base: &'a Base, folders: &[PathBuf]) -> Result<(Self, Vec<Refused>), ContinualError> {
-        let maker = Maker { base, augment: Augment::default(), grid: 1, inside_encoder: false };
         let (mut domains, mut refused) = (Vec::<DomainState>::new(), Vec::new());
         for folder in folders {
-            let state = DomainState::load(folder, base, &maker).and_then(|state| {
+            let state = DomainState::load(folder, base).and_then(|state| {
                 let same_grid = |other: &DomainState| other.router.grid == state.router.grid;
                 if domains.iter().any(|other| other.name == state.name) {
                     return Err(ContinualError::domain(&state.name, "is there twice, expected once"));
@@ -127,14 +125,16 @@ impl<'a> AdapterPool<'a> {
 
     /// What answers the pictures of a route.
     pub fn engine(&self, route: Option<&Route>) -> AdaptedEngine<'_> {
-        let domain = route.and_then(|route| route.domain).and_then(|at| self.domains.get(at));
-        AdaptedEngine { base: self.base, adapter: domain.map(|domain| &domain.adapter) }
+        AdaptedEngine { base: self.base, adapter: self.domain(route).map(|domain| &domain.adapter) }
     }
 
     /// The domain of a route; `None`: the base.
     pub fn name(&self, route: Option<&Route>) -> Option<&str> {
-        let domain = route.and_then(|route| route.domain).and_then(|at| self.domains.get(at));
-        domain.map(|domain| domain.name.as_str())
+        self.domain(route).map(|domain| domain.name.as_str())
+    }
+
+    fn domain(&self, route: Option<&Route>) -> Option<&DomainState> {
+        self.domains.get(route?.domain?)
     }
 
     /// Routes a picture and answers prompts on it, each with its single mask, from a look at the whole picture (as adapters are trained).

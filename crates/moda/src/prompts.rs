@@ -160,6 +160,21 @@ impl PromptPool {
         }
     }
 
+    /// As it begins the nth domain, from 0: DualPrompt's tokens of a domain start from those of the one before.
+    #[must_use]
+    pub(crate) fn for_domain(mut self, n: usize) -> Self {
+        if self.choice == Choice::Domain && n > 0 {
+            self.prompts = self.prompts.map(|prompts| {
+                let prompts = prompts.inner();
+                let [_, length, dim] = prompts.dims();
+                let before = prompts.clone().narrow(0, n - 1, 1);
+                let prompts = prompts.slice_assign([n..n + 1, 0..length, 0..dim], before);
+                Tensor::from_inner(prompts).set_require_grad(true)
+            });
+        }
+        self
+    }
+
     /// One prompt, as S-Prompts has for each domain.
     pub fn single(config: &PromptConfig, dim: usize, device: &Device) -> Self {
         Self {

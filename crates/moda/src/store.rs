@@ -43,6 +43,8 @@ pub const ROUTER: &str = "router.safetensors";
 pub const EXEMPLARS: &str = "exemplars.safetensors";
 /// For the registry and for people.
 pub const NOTES: &str = "domain.toml";
+/// The entry of the files' metadata that says how large the base's input was, pixels.
+const INPUT: &str = "input";
 
 const ADAPTER_FORMAT: &str = "kirie-moda-adapter-1";
 const ROUTER_FORMAT: &str = "kirie-moda-router-1";
@@ -156,6 +158,7 @@ impl DomainState {
                 ("domain".to_owned(), self.name.clone()),
                 ("base".to_owned(), base.name().to_owned()),
                 ("base_sha256".to_owned(), base.hash().to_owned()),
+                (INPUT.to_owned(), base.preprocess().size.to_string()),
             ])
         };
         let mut metadata = about(ADAPTER_FORMAT);
@@ -206,7 +209,7 @@ impl DomainState {
     /// # Errors
     /// [`ContinualError::WrongBase`] for a domain of another base; [`ContinualError::State`] and others, by file, for what is missing
     /// or damaged.
-    pub fn load(folder: &Path, base: &Base, grid_maker: &Maker<'_>) -> Result<Self, ContinualError> {
+    pub fn load(folder: &Path, base: &Base) -> Result<Self, ContinualError> {
         let path = folder.join(ADAPTER);
         let file = open(&path, ADAPTER_FORMAT, base)?;
         let config: AdapterConfig = entry(&file, "kind")?;
@@ -237,7 +240,7 @@ impl DomainState {
         let exemplars = if pictures.is_empty() {
             features_from_tensors("stage.", &open(&folder.join(EXEMPLARS), EXEMPLARS_FORMAT, base)?)?
         } else {
-            let maker = Maker { augment, grid: router.grid, ..*grid_maker };
+            let maker = Maker { base, augment, grid: router.grid, inside_encoder: false };
             let views = pictures.iter().flat_map(|picture| (0..augment.views).map(move |n| (picture, n)));
             views
                 .map(|(picture, n)| Ok(maker.item(picture, n)?.router))
@@ -344,7 +347,17 @@ fn open(path: &Path, format: &str, base: &Base) -> Result<StateDict, ContinualEr
             found: base.hash().to_owned(),
         });
     }
+    let (learned, now) = (text(&file, INPUT)?, base.preprocess().size);
+    if learned != now.to_string() {
+        let reason = format!("it was learned at an input of {learned} pixels, and the base runs at {now}");
+        return Err(ContinualError::state(path, reason));
+    }
     Ok(file)
+}
+
+/// Side of the base's input that a domain was learned at, pixels, if its folder says so.
+pub fn learned_input(folder: &Path) -> Option<u32> {
+    StateDict::open(folder.join(ADAPTER)).ok()?.metadata().get(INPUT)?.parse().ok()
 }
 
 fn text(file: &StateDict, key: &str) -> Result<String, ContinualError> {

@@ -21,7 +21,7 @@ use crate::inputs::{Input, Inputs};
 use crate::outputs::Outputs;
 use crate::prompts::PromptSource;
 use crate::report::{self, Failure, PictureProgress};
-use crate::weights;
+use crate::{domains, weights};
 
 /// What is done with each picture.
 enum Task {
@@ -54,7 +54,7 @@ pub(crate) fn run(args: SegmentArgs) -> anyhow::Result<()> {
         return Err(report::usage("--save-logits takes one picture"));
     }
     // What is wrong with the command line is told before the weights are read.
-    weights::set_threads(args.model.threads)?;
+    args.model.machine.set_threads()?;
     if let Some(name) = &args.model.model
         && args.hq_only
         && !weights::variant(name)?.is_hq()
@@ -70,17 +70,13 @@ pub(crate) fn run(args: SegmentArgs) -> anyhow::Result<()> {
             mode: DecodeMode { multimask: args.multimask || args.best, hq_only: args.hq_only },
             best: args.best,
             // Logits that are kept are there to be given back as mask input, which is of the whole picture.
-            // Adapters are trained on whole pictures.
-            zoom: if args.output.save_logits.is_some() || args.adapters.is_some() {
-                ZoomArg::Off
-            } else {
-                args.zoom
-            },
+            zoom: if args.output.save_logits.is_some() { ZoomArg::Off } else { args.zoom },
         }
     };
     if let Some(registry) = &args.adapters {
-        let base = adapted::base(&args)?;
-        let pool = adapted::open(registry, &base)?;
+        let folders = adapted::folders(registry)?;
+        let base = domains::base(&args.model, &folders)?;
+        let (pool, _) = domains::pool(&base, &folders).with_context(|| registry.display().to_string())?;
         prepare(&mut task, &args, base.engine())?;
         return pictures(&args, &inputs, outputs, &task, &Answers::Domains(&pool));
     }
@@ -184,6 +180,8 @@ fn segment(
                 let checked = prompt.check(image.width(), image.height(), engine.mask_side());
                 checked.map_err(|problem| SamError::Prompt { index, problem })?;
             }
+            // Adapters are trained on whole pictures.
+            let zoom = if domain.is_some() { ZoomArg::Off } else { *zoom };
             let mut predictor = Predictor::new(engine).with_zoom(zoom.context(engine.model()));
             predictor.set_image(&image)?;
             let mut masks = Vec::new();

@@ -1,7 +1,7 @@
 //! What a domain's pictures are like, for pictures that are of none.
 
 use kirie_engine::random::Streams;
-use rand::RngExt;
+use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::RouterFeatures;
@@ -124,11 +124,8 @@ impl Centroids {
     pub fn new(pictures: &[RouterFeatures], k: usize, streams: &Streams, domain: u64) -> Self {
         const ROUNDS: usize = 20;
         let points: Vec<Vec<f32>> = pictures.iter().map(RouterFeatures::summary).collect();
-        let mut rng = streams.stream("centroids", &[domain]);
         let mut order: Vec<usize> = (0..points.len()).collect();
-        for i in (1..order.len()).rev() {
-            order.swap(i, rng.random_range(0..=i));
-        }
+        order.shuffle(&mut streams.stream("centroids", &[domain]));
         let mut centres: Vec<Vec<f32>> = order.iter().take(k.max(1)).map(|at| points[*at].clone()).collect();
         for _ in 0..ROUNDS {
             let mut sums = vec![(vec![0.0_f32; points.first().map_or(0, Vec::len)], 0.0_f32); centres.len()];

@@ -195,7 +195,7 @@ fn domains_on_disk_answer_as_the_run_did_and_bad_ones_are_named() {
         assert!(refused[0].reason.contains("is there twice"), "{refused:?}");
         // Of another base.
         let vit = testing::base(true);
-        let error = DomainState::load(&folders[0], &vit, &Maker { base: &vit, ..maker }).unwrap_err();
+        let error = DomainState::load(&folders[0], &vit).unwrap_err();
         assert!(matches!(error, ContinualError::WrongBase { .. }), "{error}");
         let (none, refused) = AdapterPool::open(&vit, &folders).unwrap();
         assert_eq!((none.names().count(), refused.len()), (0, 2));

@@ -2,22 +2,17 @@
 
 use std::fmt::Write as _;
 
-use kirie_moda::base::{Base, BaseConfig};
 use kirie_moda::data::{Foreground, Part};
 use kirie_moda::measure::{Measured, measure};
-use kirie_moda::pool::AdapterPool;
 use kirie_moda::store::domain_folders;
 use kirie_run::{Progress, ProgressMode};
-use kirie_sam::checkpoint::StateDict;
 use serde_json::json;
 
 use crate::args::EvaluateContinualArgs;
-use crate::report;
-use crate::weights::{self, DEFAULT_MODEL};
+use crate::{domains, report};
 
 pub(super) fn run(args: &EvaluateContinualArgs) -> anyhow::Result<()> {
-    weights::set_threads(args.model.threads)?;
-    let device = args.model.device.open()?;
+    args.model.machine.set_threads()?;
     let folders = match &args.domains {
         Some(path) => domain_folders(path)?,
         None => args.domain.clone(),
@@ -30,19 +25,8 @@ pub(super) fn run(args: &EvaluateContinualArgs) -> anyhow::Result<()> {
     };
     let part = Part::open(&args.data, &args.split, &foreground, None, None)?;
     anyhow::ensure!(!part.is_empty(), "{}: no picture has a foreground", args.data.display());
-    let variant = weights::variant(args.model.model.as_deref().unwrap_or(DEFAULT_MODEL))?;
-    let config =
-        BaseConfig { name: variant.name.to_owned(), input: args.model.input, ..BaseConfig::default() };
-    let file = match &args.model.weights {
-        Some(path) => StateDict::open(path)?,
-        None => weights::at_hand(variant)?,
-    };
-    let base = Base::new(&config, &file, &device)?;
-    let (pool, refused) = AdapterPool::open(&base, &folders)?;
-    for refused in &refused {
-        report::note(&format!("{} is left out: {}", refused.folder.display(), refused.reason));
-    }
-    anyhow::ensure!(pool.names().count() > 0, "none of the domains can be used");
+    let base = domains::base(&args.model, &folders)?;
+    let (pool, refused) = domains::pool(&base, &folders)?;
     let limit = args.limit.map_or(0, |limit| limit as usize);
     let count = if limit == 0 { part.len() } else { limit.min(part.len()) };
     let mut progress = Progress::new("picture", count as u64, 0, ProgressMode::Auto);
