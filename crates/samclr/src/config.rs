@@ -217,6 +217,8 @@ pub struct Dino {
     pub bottleneck: usize,
     /// Prototypes.
     pub prototypes: usize,
+    /// Batch norm behind the head's hidden layers, as with ResNets; the head of ViTs has none.
+    pub batch_norm: bool,
     /// Steps in which the prototypes stay as they are.
     pub freeze_prototypes: u64,
     /// How the teacher normalises.
@@ -235,6 +237,7 @@ impl Default for Dino {
             hidden: 2048,
             bottleneck: 256,
             prototypes: 2048,
+            batch_norm: true,
             freeze_prototypes: 0,
             norm: MomentumNorm::Batch,
         }

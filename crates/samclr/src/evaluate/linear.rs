@@ -73,7 +73,8 @@ impl LinearProbe {
         let per_epoch = (samples / batch).max(1);
         let epochs = options.epochs.max(FEWEST_STEPS.div_ceil(per_epoch));
         let steps = epochs * per_epoch;
-        let rate = options.rate * batch as f64 / 256.0;
+        // By the batch that was asked for: fewer samples are no reason for smaller steps.
+        let rate = options.rate * options.batch.max(1) as f64 / 256.0;
         let columns = width + 1;
         let mut probe = Self { weights: vec![0.0; classes * columns], width, scaling };
         let (mut velocity, mut gradient) = (probe.weights.clone(), probe.weights.clone());

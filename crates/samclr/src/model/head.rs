@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | SimCLR | linear without bias, norm, ReLU, linear without bias, norm (lightly's `SimCLRProjectionHead`) | `layers.{0,1,3,4}` |
 //! | MoCo v2 | linear, ReLU, linear | `layers.{0,2}` |
-//! | DINO | linear, GELU, linear, GELU, linear, length 1, linear of rows of length 1 | `mlp.{0,2,4}`, `prototypes` |
+//! | DINO | linear, norm, GELU, linear, norm, GELU, linear, length 1, linear of rows of length 1 | `mlp.{0,2,4}`, `norms.{0,1}`, `prototypes` |
 
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
@@ -55,10 +55,14 @@ impl Head {
             }
             MethodConfig::Dino(dino) => {
                 let normal = Initializer::Normal { mean: 0.0, std: 0.02 };
-                let layer = |input: usize, output: usize| {
-                    LinearConfig::new(input, output).with_initializer(normal.clone()).init(device)
+                // Biases begin with 0; Burn's initialiser would draw them too.
+                let layer = |input: usize, output: usize| Linear {
+                    weight: normal.init([input, output], device),
+                    bias: Some(Initializer::Zeros.init([output], device)),
                 };
+                let norms = if dino.batch_norm { 2 } else { 0 };
                 Self::Dino(DinoHead {
+                    norms: (0..norms).map(|_| BatchNormConfig::new(dino.hidden).init(device)).collect(),
                     mlp: DinoLayers {
                         i0: layer(features, dino.hidden),
                         i2: layer(dino.hidden, dino.hidden),
@@ -135,6 +139,8 @@ impl MocoHead {
 pub struct DinoHead {
     /// Layers up to the bottleneck.
     pub mlp: DinoLayers,
+    /// Norms behind its two hidden layers, or none.
+    pub norms: Vec<BatchNorm>,
     /// `[prototypes, bottleneck]`; used as rows of length 1 (weight norm whose magnitude stays 1).
     pub prototypes: Param<Tensor<2>>,
 }
@@ -153,9 +159,12 @@ pub struct DinoLayers {
 impl DinoHead {
     /// `[views, features]` to `[views, prototypes]`. `frozen` prototypes get no gradient.
     pub fn forward(&self, x: Tensor<2>, frozen: bool) -> Tensor<2> {
-        let gelu = |x| Activation::Gelu.forward(x);
-        let x = gelu(linear(&self.mlp.i0, x));
-        let x = normalised(linear(&self.mlp.i4, gelu(linear(&self.mlp.i2, x))));
+        let hidden = |layer, norm: Option<&BatchNorm>, x| {
+            let x = linear(layer, x);
+            Activation::Gelu.forward(norm.map_or_else(|| x.clone(), |norm| norm.forward(x.clone())))
+        };
+        let x = hidden(&self.mlp.i0, self.norms.first(), x);
+        let x = normalised(linear(&self.mlp.i4, hidden(&self.mlp.i2, self.norms.get(1), x)));
         let prototypes = self.prototypes.val();
         let prototypes = if frozen { prototypes.detach() } else { prototypes };
         x.matmul(normalised(prototypes).transpose())

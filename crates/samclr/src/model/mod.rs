@@ -89,6 +89,14 @@ impl Contrastive {
         let momentum = follows.then(|| online.clone());
         Ok(Self { online, momentum, queue, centre })
     }
+
+    /// The encoder that is judged and kept: of DINO the teacher's, otherwise the trained one.
+    pub fn kept(&self) -> &Encoder {
+        match (&self.centre, &self.momentum) {
+            (Some(_), Some(teacher)) => &teacher.encoder,
+            _ => &self.online.encoder,
+        }
+    }
 }
 
 /// A tensor that is carried, not trained.

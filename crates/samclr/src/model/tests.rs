@@ -45,7 +45,7 @@ fn heads_have_the_published_sizes() {
     // lightly's SimCLRProjectionHead(512, 512, 128).
     assert_eq!(count(MethodConfig::Simclr(Simclr::default())), 512 * 512 + 2 * 512 + 512 * 128 + 2 * 128);
     assert_eq!(count(MethodConfig::Moco(Moco::default())), 513 * 512 + 513 * 128);
-    let dino = 513 * 2048 + 2049 * 2048 + 2049 * 256 + 2048 * 256;
+    let dino = 513 * 2048 + 2049 * 2048 + 2049 * 256 + 2048 * 256 + 4 * 2048;
     assert_eq!(count(MethodConfig::Dino(Dino::default())), dino);
 }
 

@@ -94,7 +94,7 @@ pub fn of_pictures(
             let join = |masks: ImageMasks| -> Result<_, ContrastiveError> {
                 let size = [masks.image.width, masks.image.height];
                 let masks: Vec<Rle> = masks.masks.into_iter().map(|mask| mask.segmentation).collect();
-                Ok((objects(&masks, config.containment)?, size))
+                Ok((objects(masks, config, size)?, size))
             };
             found = masks.into_par_iter().map(join).collect::<Result<_, _>>()?;
             if matches!(config.source, Source::Moved(_)) {
@@ -109,7 +109,7 @@ pub fn of_pictures(
             }
         }
         Source::Truth => {
-            let of = |picture: Picture<'_>| truth(&picture, config.containment);
+            let of = |picture: Picture<'_>| truth(&picture, config);
             found = (0..pictures.len())
                 .into_par_iter()
                 .map(|n| of(pictures.picture(n)))
@@ -228,13 +228,20 @@ fn by_model(
 }
 
 /// One region an object: its largest mask.
-fn objects(masks: &[Rle], containment: f64) -> Result<Vec<Region>, ContrastiveError> {
-    let objects = merge_nested(masks, containment)?;
+fn objects(
+    mut masks: Vec<Rle>,
+    config: &RegionsConfig,
+    [width, height]: [u32; 2],
+) -> Result<Vec<Region>, ContrastiveError> {
+    // What is too large must not swallow the objects in it first.
+    let most = config.max_share * f64::from(width) * f64::from(height);
+    masks.retain(|mask| mask.area() as f64 <= most);
+    let objects = merge_nested(&masks, config.containment)?;
     Ok(objects.into_iter().filter_map(|o| masks.get(o.root).cloned()).map(Region::of_mask).collect())
 }
 
 /// The labelled objects of a picture; of a class map, the connected regions of every class but the background.
-fn truth(picture: &Picture<'_>, containment: f64) -> Result<(Vec<Region>, [u32; 2]), ContrastiveError> {
+fn truth(picture: &Picture<'_>, config: &RegionsConfig) -> Result<(Vec<Region>, [u32; 2]), ContrastiveError> {
     let (image, labels) = picture.dataset.load(picture.sample)?;
     let size = [image.width(), image.height()];
     let (mut masks, mut boxes) = (Vec::new(), Vec::new());
@@ -257,12 +264,12 @@ fn truth(picture: &Picture<'_>, containment: f64) -> Result<(Vec<Region>, [u32; 
             };
             for region in map.regions().into_iter().filter(|r| !r.crowd && !background(r.class)) {
                 if let Some(mask) = region.mask(size[0], size[1])? {
-                    masks.extend(connected(&mask.to_mask()));
+                    masks.extend(connected(&mask.to_mask(), config.min_area));
                 }
             }
         }
     }
-    let mut regions = objects(&masks, containment)?;
+    let mut regions = objects(masks, config, size)?;
     regions.extend(boxes);
     Ok((regions, size))
 }
@@ -275,11 +282,12 @@ fn inside(bbox: &kirie_mask::BBox, [width, height]: [u32; 2]) -> Option<[u32; 4]
     (x1 > x0 && y1 > y0).then(|| [x0, y0, x1 - x0, y1 - y0])
 }
 
-/// The connected parts of a mask.
-pub(super) fn connected(mask: &Mask) -> Vec<Rle> {
+/// The connected parts of a mask that have more than so many pixels.
+pub(super) fn connected(mask: &Mask, least: u64) -> Vec<Rle> {
     let labels = label(mask, Connectivity::Eight);
     let (width, height) = (mask.width(), mask.height());
     (1..=labels.areas.len() as u32)
+        .filter(|part| labels.areas[*part as usize - 1] > least)
         .map(|part| Rle::from_fn(width, height, |x, y| labels.labels.get(y * width + x) == Some(&part)))
         .collect()
 }

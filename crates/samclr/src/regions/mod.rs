@@ -103,6 +103,9 @@ pub struct ModelSource {
     /// Its weights; without it those in the program or fetched.
     #[serde(default)]
     pub weights: Option<PathBuf>,
+    /// Side of its input, pixels; without it what it takes to find everything.
+    #[serde(default)]
+    pub input: Option<u32>,
     /// Points along a side of the grid; without it the model's own number, and so for the thresholds.
     #[serde(default)]
     pub points_per_side: Option<u32>,
@@ -119,6 +122,7 @@ impl Default for ModelSource {
         Self {
             model: kirie_small(),
             weights: None,
+            input: None,
             points_per_side: None,
             pred_iou_thresh: None,
             stability_score_thresh: None,

@@ -81,7 +81,7 @@ fn controls_stay_inside_and_keep_what_they_are_to_keep() {
 #[test]
 fn class_regions_fall_into_their_connected_parts() {
     let mask = Mask::from_fn(20, 10, |x, _| !(3..=15).contains(&x));
-    let areas: Vec<u64> = connected(&mask).iter().map(Rle::area).collect();
+    let areas: Vec<u64> = connected(&mask, 0).iter().map(Rle::area).collect();
     assert_eq!(areas, [30, 40]);
 }
 

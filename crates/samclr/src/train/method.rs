@@ -82,7 +82,7 @@ impl<'a> ContrastiveMethod<'a> {
     /// # Errors
     /// Features that are no numbers.
     pub fn score(&self, model: &Contrastive) -> Result<Vec<(String, f64)>, ContrastiveError> {
-        self.probe.score(&model.online.encoder, &self.device)
+        self.probe.score(model.kept(), &self.device)
     }
 
     fn pixels(&self, stack: Stack, samples: usize) -> Tensor<4> {

@@ -111,7 +111,7 @@ pub fn run(
             ("steps".to_owned(), outcome.steps.to_string()),
             ("seed".to_owned(), config.seed.to_string()),
         ]);
-        save_encoder(&encoder, &outcome.model.online.encoder, &config.encoder, &notes, config.seed, device)?;
+        save_encoder(&encoder, outcome.model.kept(), &config.encoder, &notes, config.seed, device)?;
     }
     let training = last_record(folder)?;
     let summary = Summary {
@@ -146,14 +146,16 @@ fn warnings(config: &TrainConfig, training: &BTreeMap<String, f64>, regions: &Re
              a longer warm-up, a larger batch, or for DINO a lower teacher temperature"
         ));
     }
-    if let (MethodConfig::Simclr(_), Some(loss)) = (&config.method, training.get("loss")) {
-        let negatives = (config.data.batch - 1) * config.views.count();
-        let chance = (1.0 + negatives as f64).ln();
-        if *loss > 0.98 * chance {
-            warnings.push(format!(
-                "the loss, {loss:.3}, is no better than chance ({chance:.3} for {negatives} negatives): nothing was learned yet"
-            ));
-        }
+    let choices = match &config.method {
+        MethodConfig::Simclr(_) => 1 + (config.data.batch - 1) * config.views.count(),
+        MethodConfig::Moco(moco) => 1 + moco.queue,
+        MethodConfig::Dino(dino) => dino.prototypes,
+    };
+    let chance = (choices as f64).ln();
+    if let Some(loss) = training.get("loss").filter(|loss| **loss > 0.98 * chance) {
+        warnings.push(format!(
+            "the loss, {loss:.3}, is no better than chance ({chance:.3}, one of {choices}): nothing was learned yet"
+        ));
     }
     let share = regions.without as f64 / regions.pictures.max(1) as f64;
     if !matches!(config.regions.source, Source::Whole) && share > 0.2 {

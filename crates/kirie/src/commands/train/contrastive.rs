@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use kirie_gsam::model::state_dict_hash;
 use kirie_run::{ProgressMode, RunFolder, Stop, config};
 use kirie_sam::checkpoint::StateDict;
-use kirie_sam::{BurnEngine, MaskGeneratorOptions, PointGrid};
+use kirie_sam::{BurnEngine, Engine, MaskGeneratorOptions, PointGrid};
 use kirie_samclr::config::{BUILT_IN, EncoderConfig, TrainConfig};
 use kirie_samclr::data::Pictures;
 use kirie_samclr::regions::cache::RegionCache;
@@ -23,8 +23,7 @@ use crate::weights;
 
 /// Runs the command.
 pub(super) fn run(args: &TrainContrastiveArgs) -> anyhow::Result<()> {
-    weights::set_threads(args.threads)?;
-    let device = args.device.open()?;
+    let device = args.machine.open()?;
     let stop = Stop::install()?;
     match (&args.resume, &args.config, &args.preview, &args.output) {
         (Some(path), ..) => {
@@ -117,9 +116,11 @@ fn load(
         ..MaskGeneratorOptions::default()
     };
     options.check().map_err(|e| report::usage(e.to_string()))?;
-    let settings = format!("weights {}, {options:?}", state_dict_hash(&weights)?);
+    let input = source.input.or(own.input);
+    let engine = BurnEngine::at_input(variant, &weights, input, device)?;
+    let settings =
+        format!("weights {}, input {}, {options:?}", state_dict_hash(&weights)?, engine.preprocess().size);
     let cache = RegionCache::open(cache, variant.name, &settings)?;
-    let engine = BurnEngine::at_input(variant, &weights, variant.preprocess.size, device)?;
     Ok((engine, options, cache))
 }
 
