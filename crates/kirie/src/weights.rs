@@ -12,14 +12,6 @@ use crate::report;
 /// The model that runs when none is named.
 pub(crate) const DEFAULT_MODEL: &str = "kirie-small";
 
-/// Sets the number of threads; before anything runs.
-pub(crate) fn set_threads(threads: Option<u16>) -> anyhow::Result<()> {
-    if let Some(threads) = threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
-    }
-    Ok(())
-}
-
 /// The variant of a name; a name that is none is wrong usage.
 pub(crate) fn variant(name: &str) -> anyhow::Result<&'static Variant> {
     registry::variant(name).map_err(|e| report::usage(e.to_string()))
@@ -27,17 +19,18 @@ pub(crate) fn variant(name: &str) -> anyhow::Result<&'static Variant> {
 
 /// Loads the model that the arguments name, to answer prompts.
 pub(crate) fn load(args: &ModelArgs) -> anyhow::Result<BurnEngine> {
-    load_at(args, |variant| variant.preprocess.size)
+    load_at(args, |_| None)
 }
 
 /// The same for `--everything`, which some models do at another input.
 pub(crate) fn load_for_everything(args: &ModelArgs) -> anyhow::Result<BurnEngine> {
-    load_at(args, |variant| variant.everything.input.unwrap_or(variant.preprocess.size))
+    load_at(args, |variant| variant.everything.input)
 }
 
-fn load_at(args: &ModelArgs, input: impl Fn(&Variant) -> u32) -> anyhow::Result<BurnEngine> {
+/// `preferred` is an input for models that can take it.
+fn load_at(args: &ModelArgs, preferred: impl Fn(&Variant) -> Option<u32>) -> anyhow::Result<BurnEngine> {
     let named = args.model.as_deref().map(variant).transpose()?;
-    let device = args.device.open()?;
+    let device = args.machine.device.open()?;
     let (variant, weights) = match (&args.weights, named) {
         (Some(path), named) => {
             let weights = StateDict::open(path)?;
@@ -54,7 +47,9 @@ fn load_at(args: &ModelArgs, input: impl Fn(&Variant) -> u32) -> anyhow::Result<
             (variant, at_hand(variant)?)
         }
     };
-    let input = args.input.unwrap_or_else(|| input(variant));
+    let (sizes, made_for) = variant.sizes_of(&weights);
+    let possible = |input: &u32| sizes.clone().for_input(made_for, *input).check(*input as usize).is_ok();
+    let input = args.input.or_else(|| preferred(variant).filter(possible));
     Ok(BurnEngine::at_input(variant, &weights, input, &device)?)
 }
 

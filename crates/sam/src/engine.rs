@@ -114,21 +114,23 @@ impl BurnEngine {
         weights: &StateDict,
         device: &Device,
     ) -> Result<Self, SamError> {
-        Self::at_input(variant, weights, variant.preprocess.size, device)
+        Self::at_input(variant, weights, None, device)
     }
 
-    /// The same with another side of the encoder's input than the registered one, pixels: less time and detail, or more.
+    /// The same with another side of the encoder's input than the weights are made for, pixels: less time and detail, or more.
     ///
     /// # Errors
-    /// As [`Self::load`], and for a side that the encoder cannot take: ViT takes the registered one alone, the others a
+    /// As [`Self::load`], and for a side that the encoder cannot take: ViT takes the one it is made for alone, the others a
     /// multiple of their stride.
     pub fn at_input(
         variant: &Variant,
         weights: &StateDict,
-        input: u32,
+        input: Option<u32>,
         device: &Device,
     ) -> Result<Self, SamError> {
-        let sizes = variant.config().for_input(variant.preprocess.size, input);
+        let (sizes, made_for) = variant.sizes_of(weights);
+        let input = input.unwrap_or(made_for);
+        let sizes = sizes.for_input(made_for, input);
         if let Err(reason) = sizes.check(input as usize) {
             return Err(SamError::Input { model: variant.name.to_owned(), input, reason });
         }

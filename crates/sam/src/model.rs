@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::module_keys;
 use crate::encoders::efficientvit::StageKind;
 use crate::encoders::{EncoderConfig, EncoderOutput, ImageEncoder};
 use crate::mask_decoder::{DecodeMode, DecoderOutput, MaskDecoder, MaskDecoderConfig};
@@ -56,8 +57,8 @@ impl SamConfig {
             EncoderConfig::EfficientVit(vit) => {
                 expect("encoder.out_channels", vit.out_channels, dim)?;
                 expect("encoder.out_size", vit.out_size, side)?;
-                if vit.stages.len() < 3 {
-                    return Err(format!("encoder.stages are {}, expected 3 or more", vit.stages.len()));
+                if !(3..=8).contains(&vit.stages.len()) {
+                    return Err(format!("encoder.stages are {}, expected 3 to 8", vit.stages.len()));
                 }
                 divides("the encoder's stride of the input", input, 1 << vit.stages.len())?;
                 for stage in &vit.stages {
@@ -90,6 +91,15 @@ impl SamConfig {
         }
         self.prompt_encoder.embedding_size = scaled(self.prompt_encoder.embedding_size);
         self
+    }
+
+    /// How many parameters can be trained; buffers (running statistics of norms, the random matrix of the positions) are not
+    /// counted.
+    pub fn parameters(&self, device: &Device) -> usize {
+        const BUFFERS: [&str; 4] = ["num_batches_tracked", "running_mean", "running_var", "gaussian_matrix"];
+        let keys = module_keys(&self.init(device));
+        let trained = keys.iter().filter(|k| !BUFFERS.iter().any(|buffer| k.key.ends_with(buffer)));
+        trained.map(|k| k.shape.iter().product::<usize>()).sum()
     }
 
     /// Parameters by default initialisation, made lazily.

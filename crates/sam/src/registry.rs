@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::SamError;
-use crate::checkpoint::{StateDict, compare, module_keys};
+use crate::checkpoint::{Description, StateDict, compare, module_keys};
 use crate::encoders::efficientvit::{StageConfig, StageKind};
 use crate::encoders::{EfficientVitConfig, EncoderConfig, TinyVitConfig, VitConfig};
 use crate::mask_decoder::MaskDecoderConfig;
@@ -115,6 +115,15 @@ impl Variant {
         (self.config)()
     }
 
+    /// The sizes that weights of this model are of, and the input they are made for: what the file says of itself, or what is
+    /// registered.
+    pub fn sizes_of(&self, weights: &StateDict) -> (SamConfig, u32) {
+        match Description::of(weights).filter(|own| own.model == self.name) {
+            Some(own) => (own.sizes, own.preprocess.size),
+            None => (self.config(), self.preprocess.size),
+        }
+    }
+
     /// Whether it has HQ-SAM's extra mask.
     pub fn is_hq(&self) -> bool {
         self.config().mask_decoder.hq_early_channels.is_some()
@@ -134,12 +143,11 @@ pub fn variant(name: &str) -> Result<&'static Variant, SamError> {
     })
 }
 
-/// The variant that a weight file fits exactly, if any. No parameter is made to find out.
+/// The variant that a weight file says it is, or fits exactly, if any. No parameter is made to find out.
 pub fn identify(weights: &StateDict, device: &Device) -> Option<&'static Variant> {
-    VARIANTS.iter().find(|v| compare(&module_keys(&v.config().init(device)), weights).is_empty())
+    VARIANTS.iter().find(|v| compare(&module_keys(&v.sizes_of(weights).0.init(device)), weights).is_empty())
 }
 
-/// SAM's prompt encoder and decoder around an encoder.
 fn sam(encoder: EncoderConfig, norm_epsilon: f64, hq_early_channels: Option<usize>) -> SamConfig {
     SamConfig {
         encoder,

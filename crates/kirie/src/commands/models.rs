@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use kirie_data::{create_parent, write_atomic};
-use kirie_sam::BurnEngine;
-use kirie_sam::checkpoint::{FloatFormat, StateDict, model_metadata, state_dict_of, write_safetensors_to};
+use kirie_sam::checkpoint::{FloatFormat, StateDict, metadata, state_dict_of, write_safetensors_to};
 use kirie_sam::hub::{self, Integrity, Progress, PullOptions, Verified};
 use kirie_sam::registry::{self, Variant};
+use kirie_sam::{BurnEngine, Engine};
 use serde_json::{Value, json};
 
 use crate::args::{ModelsArgs, ModelsCommand};
@@ -102,19 +102,22 @@ fn info(model: &str, json: bool) -> anyhow::Result<()> {
     if is_file && crate::semantic::is_semantic(path) {
         return adapter::info(path, json);
     }
-    let variant = if is_file {
-        let weights = StateDict::open(path)?;
-        let device = DeviceArg::Cpu.open()?;
-        registry::identify(&weights, &device).ok_or_else(|| {
+    let file = if is_file { Some(StateDict::open(path)?) } else { None };
+    let variant = match &file {
+        Some(weights) => registry::identify(weights, &DeviceArg::Cpu.open()?).ok_or_else(|| {
             anyhow::anyhow!("{model} holds {} tensors that fit no registered model", weights.keys().count())
-        })?
-    } else {
-        weights::variant(model)?
+        })?,
+        None => weights::variant(model)?,
     };
+    let (sizes, input) =
+        file.as_ref().map_or((variant.config(), variant.preprocess.size), |file| variant.sizes_of(file));
+    let parameters = sizes.parameters(&DeviceArg::Cpu.open()?);
     if json {
         let mut value = describe(variant);
         if is_file {
             value["weights"] = json!(path);
+            value["parameters"] = json!(parameters);
+            value["input_size"] = json!(input);
         }
         return report::print(&serde_json::to_string_pretty(&value)?);
     }
@@ -127,19 +130,17 @@ fn info(model: &str, json: bool) -> anyhow::Result<()> {
         },
         |path| path.display().to_string(),
     );
-    let size = variant.preprocess.size;
     report::print(&format!(
         "{name}: {about}\n\
          parameters  {parameters}\n\
-         input       longer side {size} pixels, padded to {size}x{size}\n\
+         input       longer side {input} pixels, padded to {input}x{input}\n\
          output      masks of {masks}x{masks}, enlarged to the picture's size\n\
          weights     {here}\n\
          from        {url}\n\
          licence     {licence}\n",
         name = variant.name,
-        masks = 4 * variant.config().prompt_encoder.embedding_size,
+        masks = 4 * sizes.prompt_encoder.embedding_size,
         about = variant.about,
-        parameters = variant.parameters,
         url = variant.remote.map_or("kirie's own training", |remote| remote.url),
         licence = variant.licence,
     ))
@@ -230,10 +231,10 @@ fn convert(input: &Path, output: &Path, model: Option<&str>, half: bool) -> anyh
     };
     // Through the model, so that what is written is known to load.
     let engine = BurnEngine::from_state_dict(variant, &file, &device)?;
+    let (sizes, _) = variant.sizes_of(&file);
+    let about = metadata(variant.name, variant.licence, &sizes, &engine.preprocess());
     create_parent(output)?;
     let format = if half { FloatFormat::F16 } else { FloatFormat::F32 };
-    write_atomic(output, |file| {
-        write_safetensors_to(file, &state_dict_of(engine.sam()), &model_metadata(variant), format)
-    })?;
+    write_atomic(output, |file| write_safetensors_to(file, &state_dict_of(engine.sam()), &about, format))?;
     report::print(&format!("{}: {} weights", output.display(), variant.name))
 }

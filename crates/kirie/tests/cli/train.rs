@@ -157,6 +157,23 @@ fn what_a_run_leaves() {
     let model = StateDict::open(place.path("runs/a/model.safetensors")).unwrap();
     assert!(model.metadata().values().any(|v| v.contains("kirie-small")), "{:?}", model.metadata());
 
+    // Of sizes that no registered model has, it runs wherever weights are asked for, as it was trained.
+    let weights = "--weights runs/a/model.safetensors --threads 1";
+    let score =
+        place.run(&format!("evaluate promptable --data set --split train {weights} --json")).done().json();
+    assert_eq!(score["miou"].as_f64().map(|miou| (0.0..=1.0).contains(&miou)), Some(true), "{score}");
+    place.run(&format!("segment set/images/train --everything {weights} -o all")).done();
+    let half = "models convert runs/a/model.safetensors half.safetensors --half";
+    assert!(place.run(half).done().stdout.ends_with("kirie-small weights\n"));
+    for file in ["runs/a/model.safetensors", "half.safetensors"] {
+        let about = place.run(&format!("models info {file} --json")).done().json();
+        assert_eq!((&about["name"], &about["input_size"]), (&json!("kirie-small"), &json!(32)), "{file}");
+        assert!(about["parameters"].as_u64().unwrap() < 20_000, "{file}: {}", about["parameters"]);
+    }
+    let other =
+        place.run(&format!("segment set/images/train --everything {weights} --model mobile-sam -o none"));
+    other.expect(1, &["these are the weights of kirie-small"]);
+
     // The same again, from another folder: nothing depends on where it is started.
     place.write("elsewhere/note", "");
     let mut command = place.command(&format!("{LINE} --config ../train.toml -o b"));

@@ -162,6 +162,32 @@ pub fn metadata(
     ])
 }
 
+/// What a file that kirie wrote says of its model; see [`metadata`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Description {
+    /// The registered model that it is, or that lends it a name and preprocessing.
+    pub model: String,
+    /// Its sizes.
+    pub sizes: SamConfig,
+    /// How pictures become its input.
+    pub preprocess: Preprocess,
+}
+
+impl Description {
+    /// The largest input that a description may ask for, pixels.
+    const LARGEST_INPUT: u32 = 4096;
+
+    /// That of a file; `None` where it says nothing, or nothing that could be a model: then its tensors alone say what it is.
+    pub fn of(weights: &StateDict) -> Option<Self> {
+        let said = weights.metadata();
+        let sizes: SamConfig = serde_json::from_str(said.get("config")?).ok()?;
+        let preprocess: Preprocess = serde_json::from_str(said.get("preprocess")?).ok()?;
+        let sensible =
+            preprocess.size <= Self::LARGEST_INPUT && sizes.check(preprocess.size as usize).is_ok();
+        sensible.then(|| Self { model: said.get("model").cloned().unwrap_or_default(), sizes, preprocess })
+    }
+}
+
 /// Fills a module with the weights of a file. `model` is its name, for the error.
 pub fn load<M: Module>(
     module: M,

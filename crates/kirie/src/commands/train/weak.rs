@@ -19,15 +19,13 @@ use crate::weights;
 
 /// Runs the command.
 pub(super) fn run(args: &TrainWeakArgs) -> anyhow::Result<()> {
-    weights::set_threads(args.threads)?;
-    let device = args.device.open()?;
+    let device = args.machine.open()?;
     let (config, folder) = open(args)?;
     let stop = Stop::install()?;
     let engine = |settings: &SamSettings| -> Result<Box<dyn Engine>, WeakError> {
         let variant = registry::variant(&settings.model)?;
-        let input = settings.input.unwrap_or(variant.preprocess.size);
         let weights = weights_of(settings)?;
-        Ok(Box::new(BurnEngine::at_input(variant, &weights, input, &device)?))
+        Ok(Box::new(BurnEngine::at_input(variant, &weights, settings.input, &device)?))
     };
     let base = |name: &str| -> Result<Option<StateDict>, WeakError> {
         weights::at_hand(registry::variant(name)?).map(Some).map_err(of_engine)
