@@ -1,6 +1,7 @@
 //! The GPU road gives the losses and gradients of the CPU road.
 //!
-//! Needs the feature `wgpu` and a Vulkan driver; one in software will do (Debian's `mesa-vulkan-drivers` and `libvulkan1`).
+//! Needs the feature `wgpu` and a Vulkan driver; one in software will do (Debian's `mesa-vulkan-drivers` and `libvulkan1`):
+//! `cargo test -p kirie-promptable --profile gpu --features wgpu --test train -- gpu:: --test-threads=1`
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,6 +20,8 @@ use crate::common::{
 /// What a gradient may differ by, as a share of its norm: sums are taken in another order, and a GPU's `exp` and square roots
 /// are rounded otherwise.
 const TOLERANCE: f64 = 2e-3;
+/// The same as a share of the norm of all gradients: what is left where large numbers nearly cancel, as in front of a norm.
+const OF_ALL: f64 = 2e-5;
 
 fn norm(values: impl IntoIterator<Item = f64>) -> f64 {
     values.into_iter().map(|v| v * v).sum::<f64>().sqrt()
@@ -62,8 +65,7 @@ fn agrees(encoder: EncoderConfig, hq: Option<usize>, boxes: f64) {
     for (key, gradient) in &gradients {
         let size = norm(gradient.iter().copied());
         let error = norm(gradient.iter().zip(&on_gpu[key]).map(|(a, b)| a - b));
-        // Biases in front of a norm have no gradient but rounding; they are measured against the whole.
-        assert!(error < TOLERANCE * size + 1e-6 * whole, "{key}: {error} of {size}, of {whole} in all");
+        assert!(error < TOLERANCE * size + OF_ALL * whole, "{key}: {error} of {size}, of {whole} in all");
     }
 }
 
