@@ -13,9 +13,10 @@ mod zoom;
 
 use std::path::PathBuf;
 
+use burn::tensor::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::device::DeviceArg;
+use crate::device::{DeviceArg, set_threads};
 use crate::prompts::{BoxArg, PointArg};
 
 pub(crate) use adapters::{AdaptersArgs, AdaptersCommand};
@@ -62,6 +63,30 @@ pub(crate) enum Command {
     Serve(ServeArgs),
 }
 
+/// What a command runs on.
+#[derive(Debug, Args)]
+pub(crate) struct MachineArgs {
+    /// Where to run: cpu, gpu for the best one, or gpu:0, gpu:1, ...
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub(crate) device: DeviceArg,
+    /// Threads on the CPU; without it one per core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: Option<u16>,
+}
+
+impl MachineArgs {
+    /// Sets the number of threads, before anything runs.
+    pub(crate) fn set_threads(&self) -> anyhow::Result<()> {
+        set_threads(self.threads)
+    }
+
+    /// The same, and opens the device.
+    pub(crate) fn open(&self) -> anyhow::Result<Device> {
+        self.set_threads()?;
+        self.device.open()
+    }
+}
+
 /// Which model runs, and where.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
@@ -74,12 +99,8 @@ pub(crate) struct ModelArgs {
     /// Side of the encoder's input, pixels, instead of the model's own: less is faster, more shows more (not for ViT)
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(32..=4096))]
     pub(crate) input: Option<u32>,
-    /// Where to run: cpu, gpu for the best one, or gpu:0, gpu:1, ...
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
-    pub(crate) device: DeviceArg,
-    /// Threads on the CPU; without it one per core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) threads: Option<u16>,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
 }
 
 #[derive(Debug, Args)]

@@ -1,10 +1,18 @@
-//! `--device`.
+//! `--device` and `--threads`.
 
 use std::str::FromStr;
 
 use burn::tensor::Device;
 
 use crate::report;
+
+/// Sets the number of threads; before anything runs.
+pub(crate) fn set_threads(threads: Option<u16>) -> anyhow::Result<()> {
+    if let Some(threads) = threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
+    }
+    Ok(())
+}
 
 /// Where to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

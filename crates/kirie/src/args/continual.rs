@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::ModelArgs;
-use crate::device::DeviceArg;
+use super::{MachineArgs, ModelArgs};
 
 #[derive(Debug, Args)]
 #[command(
@@ -36,12 +35,8 @@ pub(crate) struct TrainContinualArgs {
     /// Go on with this run
     #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "sets", "data", "output"])]
     pub(crate) resume: Option<PathBuf>,
-    /// Where to run: cpu, gpu for the best one, or gpu:0, gpu:1, ...
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
-    pub(crate) device: DeviceArg,
-    /// Threads on the CPU; without it one per core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) threads: Option<u16>,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
     /// Print the outcome as JSON
     #[arg(long)]
     pub(crate) json: bool,

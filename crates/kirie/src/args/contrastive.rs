@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::device::DeviceArg;
+use super::MachineArgs;
 
 #[derive(Debug, Args)]
 #[command(
@@ -46,12 +46,8 @@ pub(crate) struct TrainContrastiveArgs {
     /// Go on with this run
     #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "sets", "data", "output"])]
     pub(crate) resume: Option<PathBuf>,
-    /// Where to run: cpu, gpu for the best one, or gpu:0, gpu:1, ...
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
-    pub(crate) device: DeviceArg,
-    /// Threads on the CPU; without it one per core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) threads: Option<u16>,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
     /// Print the outcome as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -138,10 +134,6 @@ pub(crate) struct EvaluateContrastiveArgs {
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
 
-    /// Where to run: cpu, gpu for the best one, or gpu:0, gpu:1, ...
-    #[arg(long, default_value = "cpu", value_name = "DEVICE", help_heading = "Model")]
-    pub(crate) device: DeviceArg,
-    /// Threads on the CPU; without it one per core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Model")]
-    pub(crate) threads: Option<u16>,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
 }

@@ -6,8 +6,7 @@ use std::str::FromStr;
 use clap::Args;
 use kirie_gsam::config::{Blend, TestConfig, TestMode};
 
-use super::Masks;
-use crate::device::DeviceArg;
+use super::{MachineArgs, Masks};
 use crate::report;
 
 #[derive(Debug, Args)]
@@ -24,7 +23,7 @@ Examples:
   kirie train semantic --config configs/semantic/camvid.toml --data sets -o runs/streets
   kirie train semantic --config my.toml --set model.method.name=lora --set plan.steps=2000 -o runs/lora
   kirie train semantic --resume runs/streets
-  kirie train semantic --sweep configs/semantic/sweep.toml --data sets -o sweeps/first"
+  kirie train semantic --sweep configs/semantic/sweep-methods.toml --data sets -o sweeps/first"
 )]
 pub(crate) struct TrainSemanticArgs {
     /// What to do, in TOML; docs/semantic.md lists the keys
@@ -51,12 +50,8 @@ pub(crate) struct TrainSemanticArgs {
     /// At the end, score the model on this part of the sets, as it was before and after; writes score.json and score.html
     #[arg(long, value_name = "NAME", conflicts_with = "sweep")]
     pub(crate) score: Option<String>,
-    /// Where to run: cpu, gpu for the best one, or gpu:0, gpu:1, ...
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
-    pub(crate) device: DeviceArg,
-    /// Threads on the CPU; without it one per core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) threads: Option<u16>,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
     /// Print the outcome as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -117,12 +112,8 @@ pub(crate) struct EvaluateSemanticArgs {
     #[arg(long, value_name = "N", value_delimiter = ',', help_heading = "What the set is")]
     pub(crate) ignore: Vec<u16>,
 
-    /// Where to run: cpu, gpu for the best one, or gpu:0, gpu:1, ...
-    #[arg(long, default_value = "cpu", value_name = "DEVICE", help_heading = "Model")]
-    pub(crate) device: DeviceArg,
-    /// Threads on the CPU; without it one per core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Model")]
-    pub(crate) threads: Option<u16>,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

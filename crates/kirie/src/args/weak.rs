@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use kirie_weaksam::run::Stage;
 
-use crate::device::DeviceArg;
+use super::MachineArgs;
 
 #[derive(Debug, Args)]
 #[command(
@@ -41,12 +41,8 @@ pub(crate) struct TrainWeakArgs {
     /// Only this stage, or these: classifier, proposals, detector, pseudo, retrain, instances, review, corrections
     #[arg(long = "stage", value_name = "NAME")]
     pub(crate) stages: Vec<Stage>,
-    /// Where to run: cpu, gpu for the best one, or gpu:0, gpu:1, ...
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
-    pub(crate) device: DeviceArg,
-    /// Threads on the CPU; without it one per core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) threads: Option<u16>,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
     /// Print the outcome as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -15,8 +15,7 @@ use crate::weights;
 
 /// Runs the command.
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    weights::set_threads(args.model.threads)?;
-    let device = args.model.device.open()?;
+    let device = args.model.machine.open()?;
     let (engine, weights) = match (&args.model.weights, &args.model.model) {
         (None, Some(name)) => (weights::by_formula(weights::variant(name)?, &device)?, "by formula"),
         (None, None) => return Err(report::usage("name a model with --model, or weights with --weights")),
@@ -82,7 +81,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
             "what": what,
             "model": engine.model(),
             "weights": weights,
-            "device": args.model.device.name(),
+            "device": args.model.machine.device.name(),
             "threads": threads,
             "image": [image.width(), image.height()],
             "prompts_per_call": args.prompts,
@@ -103,7 +102,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
          rate        {rate:.3} {unit}/s\n\
          peak memory {memory}\n",
         model = engine.model(),
-        device = args.model.device.name(),
+        device = args.model.machine.device.name(),
         width = image.width(),
         height = image.height(),
         count = times.len(),

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<()> {
         )));
     }
     check_writable(&args.output, !is_file)?;
-    weights::set_threads(args.model.threads)?;
+    args.model.machine.set_threads()?;
     let engine = weights::load(&args.model)?;
 
     let total = inputs.pictures.len() + inputs.failures.len();

@@ -90,7 +90,7 @@ impl Run {
 
 fn promptable(args: &EvaluatePromptableArgs) -> anyhow::Result<()> {
     check_usage(args)?;
-    weights::set_threads(args.model.threads)?;
+    args.model.machine.set_threads()?;
     if let Some(folder) = &args.output {
         check_writable(folder, true)?;
     }
@@ -286,7 +286,7 @@ fn metrics(args: &EvaluatePromptableArgs, runs: &[Run]) -> anyhow::Result<Value>
         value["limit"] = json!(args.limit);
         value["weights"] =
             json!(args.model.weights.as_deref().map(Path::display).map(|path| path.to_string()));
-        value["device"] = json!((!baseline).then(|| args.model.device.name()));
+        value["device"] = json!((!baseline).then(|| args.model.machine.device.name()));
         let everything = matches!(run, Run::Everything(_));
         let chosen = !baseline && !everything;
         let model = value["model"].as_str().unwrap_or_default().to_owned();

@@ -20,7 +20,7 @@ const TICK: std::time::Duration = std::time::Duration::from_millis(100);
 /// Runs the command.
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let token = token(args)?;
-    weights::set_threads(args.model.threads)?;
+    args.model.machine.set_threads()?;
     let engine = weights::load(&args.model)?;
     let mega = |megabytes: u32| u64::from(megabytes) << 20;
     let limits = ServeLimits {
@@ -50,6 +50,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         everything: weights::everything_defaults(&engine),
         threads: args
             .model
+            .machine
             .threads
             .map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
         program: std::env::current_exe().context("cannot find this program's own file")?,

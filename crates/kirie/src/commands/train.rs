@@ -15,7 +15,6 @@ use serde_json::json;
 
 use crate::args::{TrainArgs, TrainCommand, TrainRunArgs};
 use crate::report;
-use crate::weights;
 
 pub(crate) fn run(args: TrainArgs) -> anyhow::Result<()> {
     match args.command {
@@ -28,8 +27,7 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<()> {
 }
 
 fn promptable(args: &TrainRunArgs) -> anyhow::Result<()> {
-    weights::set_threads(args.threads)?;
-    let device = args.device.open()?;
+    let device = args.machine.open()?;
     let (config, folder): (TrainConfig, RunFolder) = match (&args.resume, &args.output) {
         (Some(path), _) => {
             let folder = RunFolder::open(path)?;

@@ -52,7 +52,7 @@ pub(super) fn run(args: &RankArgs) -> anyhow::Result<()> {
         return Err(report::usage("--judge compares answers to boxes with the labels; use --prompt boxes"));
     }
     check_writable(&args.output, true)?;
-    weights::set_threads(args.model.threads)?;
+    args.model.machine.set_threads()?;
     let dataset = open(&args.set, None)?;
     let boxes = match args.prompt {
         RankPrompt::Everything => false,

@@ -27,12 +27,12 @@ const SIZE: u32 = 64;
 const THUMBNAILS: usize = 250;
 
 pub(super) fn run(args: &EvaluateContrastiveArgs) -> anyhow::Result<()> {
-    weights::set_threads(args.threads)?;
+    args.machine.set_threads()?;
     check(args)?;
     if let Some(folder) = &args.output {
         check_writable(folder, true)?;
     }
-    let device = args.device.open()?;
+    let device = args.machine.device.open()?;
     let limit = args.limit.map_or(0, |limit| limit as usize);
     let [train_set, test_set] =
         [&args.train, &args.test].map(|part| Labelled::open(&args.data, Some(part), limit));
@@ -189,7 +189,7 @@ fn metrics(
         "test": args.test,
         "limit": args.limit,
         "pictures_without_one_class": left_out,
-        "device": args.device.name(),
+        "device": args.machine.device.name(),
     });
     if let (Value::Object(all), Value::Object(figures)) = (&mut value, serde_json::to_value(found)?) {
         all.extend(figures);

@@ -13,14 +13,13 @@ use crate::args::{EvaluateSemanticArgs, Masks};
 use crate::outputs::{check_writable, save};
 use crate::report;
 use crate::semantic::{self, FineTuned};
-use crate::weights;
 
 pub(super) fn run(args: &EvaluateSemanticArgs) -> anyhow::Result<()> {
-    weights::set_threads(args.threads)?;
+    args.machine.set_threads()?;
     if let Some(folder) = &args.output {
         check_writable(folder, true)?;
     }
-    let device = args.device.open()?;
+    let device = args.machine.device.open()?;
     let described = semantic::describe(&args.adapter)?;
     let test = args.test.over(&described.notes.test)?;
     let set = open(args, &described.notes)?;
@@ -113,7 +112,7 @@ fn metrics(args: &EvaluateSemanticArgs, tuned: &FineTuned, evaluation: &Evaluati
         "data": args.data,
         "split": args.split,
         "limit": args.limit,
-        "device": args.device.name(),
+        "device": args.machine.device.name(),
     });
     if let (Value::Object(all), Value::Object(figures)) = (&mut value, serde_json::to_value(evaluation)?) {
         all.extend(figures);

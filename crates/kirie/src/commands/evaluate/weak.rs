@@ -17,13 +17,13 @@ use kirie_weaksam::run::{Stage, WeakConfig, detections_path, proposals_path};
 use serde_json::json;
 
 use crate::args::EvaluateWeakArgs;
+use crate::device::set_threads;
 use crate::outputs::{check_writable, save};
 use crate::report;
-use crate::weights;
 
 /// Runs the command.
 pub(super) fn run(args: &EvaluateWeakArgs) -> anyhow::Result<()> {
-    weights::set_threads(args.threads)?;
+    set_threads(args.threads)?;
     if let Some(folder) = &args.output {
         check_writable(folder, true)?;
     }

@@ -18,7 +18,6 @@ use crate::inputs::{Input, Inputs};
 use crate::outputs::{check_writable, save};
 use crate::report::{self, Failure, PictureProgress};
 use crate::semantic::{self, FineTuned};
-use crate::weights;
 
 /// Where results go; none for standard output.
 type Folder<'a> = Option<&'a Path>;
@@ -28,8 +27,7 @@ pub(super) fn run(args: &SegmentArgs, adapter: &Path) -> anyhow::Result<()> {
     let (formats, folder) = outputs(args, &inputs.pictures)?;
     let described = semantic::describe(adapter)?;
     let test = args.test.over(&described.notes.test)?;
-    weights::set_threads(args.model.threads)?;
-    let device = args.model.device.open()?;
+    let device = args.model.machine.open()?;
     let tuned = semantic::load(adapter, args.model.weights.as_deref(), &device)?;
 
     let total = inputs.pictures.len() + inputs.failures.len();

@@ -16,8 +16,7 @@ use crate::report;
 use crate::weights;
 
 pub(super) fn run(args: &TrainContinualArgs) -> anyhow::Result<()> {
-    weights::set_threads(args.threads)?;
-    let device = args.device.open()?;
+    let device = args.machine.open()?;
     let (mut config, folder): (StudyConfig, RunFolder) = match (&args.resume, &args.output) {
         (Some(path), _) => {
             let folder = RunFolder::open(path)?;

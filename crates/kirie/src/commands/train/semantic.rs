@@ -24,7 +24,6 @@ use crate::args::TrainSemanticArgs;
 use crate::outputs::{check_writable, save};
 use crate::report;
 use crate::semantic::{self, Config, Notes};
-use crate::weights;
 
 /// What a finished run leaves to be used.
 pub(super) const ADAPTER_FILE: &str = "adapter.safetensors";
@@ -90,11 +89,11 @@ pub(super) struct Score {
 
 /// Runs the command.
 pub(super) fn run(args: &TrainSemanticArgs) -> anyhow::Result<()> {
-    weights::set_threads(args.threads)?;
+    args.machine.set_threads()?;
     if let Some(file) = &args.sweep {
         return sweep::run(args, file);
     }
-    let device = args.device.open()?;
+    let device = args.machine.device.open()?;
     match (&args.resume, &args.config, &args.output) {
         (Some(path), ..) => {
             let folder = RunFolder::open(path)?;

@@ -28,7 +28,7 @@ const GLANCE: Duration = Duration::from_millis(100);
 
 /// Runs the command.
 pub(super) fn run(args: &TrainSemanticArgs, file: &Path) -> anyhow::Result<()> {
-    let device = args.device.open()?;
+    let device = args.machine.device.open()?;
     let planned = file::read(file, &args.sets, args.data.as_deref(), &device)?;
     let Some(folder) = args.output.as_deref().filter(|_| !args.dry_run) else {
         return list(&planned, args.json);
@@ -122,9 +122,9 @@ fn start(
     let program = std::env::current_exe().context("where this program lies cannot be found out")?;
     let mut command = Command::new(program);
     command
-        .args(["train", "semantic", "--score", score, "--device", &args.device.name(), "--resume"])
+        .args(["train", "semantic", "--score", score, "--device", &args.machine.device.name(), "--resume"])
         .arg(place);
-    if let Some(threads) = args.threads {
+    if let Some(threads) = args.machine.threads {
         command.args(["--threads", &threads.to_string()]);
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

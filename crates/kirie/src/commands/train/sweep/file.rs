@@ -369,24 +369,30 @@ mod tests {
     #[test]
     fn the_configurations_that_come_with_kirie_are_right() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/semantic");
-        let file = config::load::<File>(Some(&folder.join("sweep.toml")), &[]).unwrap().value;
-        for item in &file.sets {
-            let path = folder.join(item.config.as_ref().unwrap());
-            let config = config::load::<Config>(Some(&path), &[]).unwrap().value;
-            config.check().unwrap();
-            config.model.config(2).unwrap();
-            let value = config::load::<Value>(Some(&path), &[]).unwrap().value;
-            let set = Set { name: item.name.clone(), config: value, folder: folder.clone() };
-            for method in &file.methods {
-                for input in &file.inputs {
-                    let none =
-                        InputItem { name: String::new(), crop_share: None, test: None, input: Map::new() };
-                    let value = settle(&set, method, input, &none, 7, &file.settings);
-                    let run: Config = serde_json::from_value(value).unwrap();
-                    run.check().unwrap();
-                    run.model.config(2).unwrap();
-                    assert_eq!((run.seed, run.data.batch, run.plan.steps), (7, 4, 400));
-                    assert!(run.input.crop.is_none(), "the share decides");
+        for name in ["sweep-methods.toml", "sweep-crops.toml"] {
+            let file = config::load::<File>(Some(&folder.join(name)), &[]).unwrap().value;
+            for item in &file.sets {
+                let path = folder.join(item.config.as_ref().unwrap());
+                let config = config::load::<Config>(Some(&path), &[]).unwrap().value;
+                config.check().unwrap();
+                config.model.config(2).unwrap();
+                let value = config::load::<Value>(Some(&path), &[]).unwrap().value;
+                let set = Set { name: item.name.clone(), config: value, folder: folder.clone() };
+                for method in &file.methods {
+                    for input in &file.inputs {
+                        let none = InputItem {
+                            name: String::new(),
+                            crop_share: None,
+                            test: None,
+                            input: Map::new(),
+                        };
+                        let value = settle(&set, method, input, &none, 7, &file.settings);
+                        let run: Config = serde_json::from_value(value).unwrap();
+                        run.check().unwrap();
+                        run.model.config(2).unwrap();
+                        assert_eq!((run.seed, run.data.batch, run.plan.steps), (7, 4, 400));
+                        assert!(run.input.crop.is_none(), "the share decides");
+                    }
                 }
             }
         }
