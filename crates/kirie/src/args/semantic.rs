@@ -88,6 +88,9 @@ pub(crate) struct EvaluateSemanticArgs {
     pub(crate) merges: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) test: TestArgs,
+    /// Also measure whether the borders of windows show, against each picture in one piece (which takes the memory for that)
+    #[arg(long, help_heading = "Semantic segmentation")]
+    pub(crate) seams: bool,
 
     /// Folder for metrics.json and report.html
     #[arg(short, long, value_name = "OUT", help_heading = "Output")]

@@ -214,9 +214,14 @@ fn from_a_folder_to_a_model_in_use() {
     }
     assert!(own["seconds"].as_f64().unwrap() > 0.0);
     assert_eq!((&own["base"], &own["classes"][2]["name"]), (&json!("kirie-small"), &json!("bar")));
-    let windows = "--split test --window 32 --stride 24 --flip --limit 2 -o report --predictions";
+    place.refuses(&format!("{line} --split test --seams"), 2, &["--seams", "--window"]);
+    let windows = "--split test --window 32 --stride 24 --flip --limit 2 -o report --predictions --seams";
     let told = place.run(&format!("{line} {windows}")).done().stdout;
     assert!(told.contains("disc") && told.contains("2 pictures of set, test"), "{told}");
+    assert!(told.contains("of another class than in one piece"), "{told}");
+    let seams = &place.json("report/metrics.json")["seams"];
+    assert_eq!(fields(seams), ["added_at_borders", "added_elsewhere", "other_class"]);
+    assert!((0.0..=1.0).contains(&seams["other_class"].as_f64().unwrap()), "{seams}");
     let names = place.names("report");
     for name in ["metrics.json", "report.html"] {
         assert!(names.iter().any(|n| n == name), "{names:?}");

@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
+use burn::tensor::Device;
 use kirie_data::datasets::Sample;
-use kirie_gsam::config::{DataConfig, HoldOut, Numbers, SetConfig};
+use kirie_gsam::config::{DataConfig, HoldOut, Numbers, SetConfig, TestConfig, TestMode};
 use kirie_gsam::data::LabelledSet;
 use kirie_gsam::evaluate::{EvaluateOptions, Evaluation, evaluate, page};
+use kirie_gsam::infer::seams;
 use kirie_run::{Progress, ProgressMode};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::args::{EvaluateSemanticArgs, Masks};
@@ -22,6 +25,9 @@ pub(super) fn run(args: &EvaluateSemanticArgs) -> anyhow::Result<()> {
     let device = args.machine.device.open()?;
     let described = semantic::describe(&args.adapter)?;
     let test = args.test.over(&described.notes.test)?;
+    if args.seams && test.mode == TestMode::Whole {
+        return Err(report::usage("--seams is for pictures that are seen by windows: --window PIXELS"));
+    }
     let set = open(args, &described.notes)?;
     let samples = chosen(&set, args.limit);
     anyhow::ensure!(!samples.is_empty(), "{}: no picture has labels", args.data.display());
@@ -39,7 +45,11 @@ pub(super) fn run(args: &EvaluateSemanticArgs) -> anyhow::Result<()> {
     let mut tell = |done: usize| progress.set(done as u64, "");
     let evaluation = evaluate(&tuned.model, pictures, set.classes(), &test, &device, &options, &mut tell)?;
     progress.finish();
-    let metrics = metrics(args, &tuned, &evaluation)?;
+    let mut metrics = metrics(args, &tuned, &evaluation)?;
+    let seams = if args.seams { Some(mean_seams(&tuned, &set, &samples, &test, &device)?) } else { None };
+    if let Some(seams) = &seams {
+        metrics["seams"] = serde_json::to_value(seams)?;
+    }
     if let Some(folder) = &args.output {
         let about = [
             (
@@ -60,7 +70,50 @@ pub(super) fn run(args: &EvaluateSemanticArgs) -> anyhow::Result<()> {
     if args.json {
         return report::print(&serde_json::to_string_pretty(&metrics)?);
     }
-    report::print(&text(args, &tuned, &set, &evaluation))
+    report::print(&text(args, &tuned, &set, &evaluation))?;
+    seams.map_or(Ok(()), |seams| {
+        report::print(&format!(
+            "windows add {:.4} to the logits' steps across their borders, {:.4} elsewhere; {:.2} % of the pixels are of another class than in \
+             one piece\n",
+            seams.added_at_borders,
+            seams.added_elsewhere,
+            100.0 * seams.other_class
+        ))
+    })
+}
+
+/// What windows change, against pictures in one piece: means over the pictures, see [`kirie_gsam::infer::WholeComparison`].
+#[derive(Default, Serialize)]
+struct MeanSeams {
+    /// How far steps of logits from pixel to pixel are from those in one piece, across borders of windows.
+    added_at_borders: f64,
+    /// The same between all other pixels.
+    added_elsewhere: f64,
+    /// Share of pixels of another class.
+    other_class: f64,
+}
+
+fn mean_seams(
+    tuned: &FineTuned,
+    set: &LabelledSet,
+    samples: &[&Sample],
+    test: &TestConfig,
+    device: &Device,
+) -> anyhow::Result<MeanSeams> {
+    let mut mean = MeanSeams::default();
+    let share = 1.0 / samples.len() as f64;
+    let mut progress = Progress::new("seams, picture", samples.len() as u64, 0, ProgressMode::Auto);
+    for (n, sample) in samples.iter().enumerate() {
+        let found = seams(&tuned.model, &set.read(sample)?.image, test, device, true)?;
+        if let Some(found) = found.whole {
+            mean.added_at_borders += share * found.added_at_borders;
+            mean.added_elsewhere += share * found.added_elsewhere;
+            mean.other_class += share * found.other_class;
+        }
+        progress.set(n as u64 + 1, "");
+    }
+    progress.finish();
+    Ok(mean)
 }
 
 /// The set, whose classes become those of the model.

@@ -78,12 +78,13 @@ enum MethodItem {
     },
 }
 
-/// Keys of `input`, and how pictures are segmented afterwards.
-#[derive(Debug, Deserialize)]
+/// Keys of `input`, for how long is learned from it, and how pictures are segmented afterwards.
+#[derive(Debug, Default, Deserialize)]
 struct InputItem {
     name: String,
     /// Side of the crop over the pictures'; 1 for whole pictures.
     crop_share: Option<f64>,
+    plan: Option<Value>,
     test: Option<Value>,
     #[serde(flatten)]
     input: Map<String, Value>,
@@ -139,8 +140,7 @@ pub(super) fn read(
     }
     for items in [&mut file.inputs, &mut file.augmentations] {
         if items.is_empty() {
-            let name = "as-configured".to_owned();
-            items.push(InputItem { name, crop_share: None, test: None, input: Map::new() });
+            items.push(InputItem { name: "as-configured".to_owned(), ..InputItem::default() });
         }
     }
     let mut hashes: HashMap<(String, Option<PathBuf>), String> = HashMap::new();
@@ -253,7 +253,7 @@ fn names(
     (method.clone(), run)
 }
 
-/// One run's configuration: the set's, then the method's, the input's, the augmentation's, and what every run has.
+/// One run's configuration: the set's, over it what every run has, then the method's, the input's, the augmentation's.
 fn settle(
     set: &Set,
     method: &MethodItem,
@@ -263,6 +263,7 @@ fn settle(
     settings: &Map<String, Value>,
 ) -> Value {
     let mut config = set.config.clone();
+    merge(&mut config, &Value::Object(settings.clone()));
     match method {
         MethodItem::Name(name) => merge(&mut config, &json!({ "model": { "method": { "name": name } } })),
         MethodItem::Item { name, method, over } => {
@@ -284,11 +285,12 @@ fn settle(
             input.remove("crop");
         }
         merge(&mut config, &json!({ "input": item.input }));
-        if let Some(test) = &item.test {
-            merge(&mut config, &json!({ "test": test }));
+        for (key, value) in [("plan", &item.plan), ("test", &item.test)] {
+            if let Some(value) = value {
+                merge(&mut config, &json!({ key: value }));
+            }
         }
     }
-    merge(&mut config, &Value::Object(settings.clone()));
     merge(&mut config, &json!({ "seed": seed }));
     config
 }
@@ -380,17 +382,16 @@ mod tests {
                 let set = Set { name: item.name.clone(), config: value, folder: folder.clone() };
                 for method in &file.methods {
                     for input in &file.inputs {
-                        let none = InputItem {
-                            name: String::new(),
-                            crop_share: None,
-                            test: None,
-                            input: Map::new(),
-                        };
-                        let value = settle(&set, method, input, &none, 7, &file.settings);
+                        let value = settle(&set, method, input, &InputItem::default(), 7, &file.settings);
                         let run: Config = serde_json::from_value(value).unwrap();
                         run.check().unwrap();
                         run.model.config(2).unwrap();
-                        assert_eq!((run.seed, run.data.batch, run.plan.steps), (7, 4, 400));
+                        let longer = match input.name.as_str() {
+                            "half-longer" => 1000,
+                            "quarter-longer" => 2000,
+                            _ => 400,
+                        };
+                        assert_eq!((run.seed, run.data.batch, run.plan.steps), (7, 4, longer));
                         assert!(run.input.crop.is_none(), "the share decides");
                     }
                 }
