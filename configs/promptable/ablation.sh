@@ -20,17 +20,23 @@ train() {
 # Is distillation worth its steps? 500 in all; the teacher's decoder under a new encoder is what one step of it takes over.
 train decoder student-1 --set plan.steps=1 --set plan.optimizer.lr=1e-9
 train distilled-200 student-1 --set plan.steps=200
-train two-stages student-2 --set plan.steps=300 --set model.init="$out/distilled-200/model.safetensors"
+from_200=(--set plan.steps=300 --set model.init="$out/distilled-200/model.safetensors")
+train two-stages student-2 "${from_200[@]}"
+train no-iou-loss student-2 "${from_200[@]}" --set task.loss.iou_weight=0
 train end-to-end student-2
+train end-to-end-no-iou-loss student-2 --set task.loss.iou_weight=0
 train end-to-end-decoder student-2 --set model.init="$out/decoder/model.safetensors"
-# Is the second stage, and its IoU loss? 800 in all, the second stage at a third of the learning rate.
+# Is the second stage, after longer distillation and at smaller rates?
 train distilled student-1
 train distilled-800 student-1 --set plan.steps=800
-second=(--set plan.steps=300 --set plan.optimizer.lr=2e-4 --set model.init="$out/distilled/model.safetensors")
-train two-stages-800 student-2 "${second[@]}"
-train no-iou-loss-800 student-2 "${second[@]}" --set task.loss.iou_weight=0
+from_500=(--set plan.steps=300 --set plan.optimizer.lr=2e-4 --set model.init="$out/distilled/model.safetensors")
+train two-stages-800 student-2 "${from_500[@]}"
+train no-iou-loss-800 student-2 "${from_500[@]}" --set task.loss.iou_weight=0
+train two-stages-1100 student-2 --set plan.steps=300 --set plan.optimizer.lr=1e-4 \
+  --set model.init="$out/distilled-800/model.safetensors"
 
-for run in end-to-end end-to-end-decoder two-stages distilled distilled-800 no-iou-loss-800 two-stages-800; do
+for run in end-to-end end-to-end-no-iou-loss end-to-end-decoder two-stages no-iou-loss distilled distilled-800 \
+  two-stages-800 no-iou-loss-800 two-stages-1100; do
   for set in ecssd:test coco_subset:test davis480p:val; do
     score=$out/$run-${set%:*}.json
     [ -e "$score" ] && continue
