@@ -198,6 +198,19 @@ pub fn activation(a: Activation, x: &[f32], y: &mut [f32]) {
     y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| values(isa, a, x, y));
 }
 
+for_each_isa! {
+    fn in_place<F>(isa, a: Activation, x: &mut [f32]) {
+        with_function!(a, P => for x in x {
+            *x = P::value::<F>(*x);
+        });
+    }
+}
+
+/// `x = a(x)`, element by element, on the calling thread.
+pub fn activation_part(a: Activation, x: &mut [f32]) {
+    in_place(Isa::best(), a, x);
+}
+
 /// `dx = a'(x) * dy`, element by element.
 ///
 /// # Panics

@@ -13,6 +13,68 @@ const N_BLOCK: usize = 384;
 /// Rows of A that one task multiplies with a packed block.
 const M_BLOCK: usize = 512;
 
+/// Distances between the starts of neighbouring rows, as the matrices are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rows {
+    /// Of `a`: at least `k`, or `m` if it is stored transposed.
+    pub a: usize,
+    /// Of `b`: at least `n`, or `k` if it is stored transposed.
+    pub b: usize,
+    /// Of `c`: at least `n`.
+    pub c: usize,
+}
+
+impl Rows {
+    /// Rows that lie one behind the other.
+    fn contiguous(s: &Gemm) -> Self {
+        Self {
+            a: if s.a_transposed { s.m } else { s.k },
+            b: if s.b_transposed { s.k } else { s.n },
+            c: s.n,
+        }
+    }
+}
+
+/// `c = a * b` (`+ c`) on the calling thread alone, for callers that divide their work themselves. The matrices may be parts
+/// of larger ones, whose rows lie `rows` apart.
+///
+/// # Panics
+/// When a row is longer than the distance to the next, or a slice too short.
+pub fn gemm_part(s: &Gemm, rows: Rows, a: &[f32], b: &[f32], c: &mut [f32]) {
+    gemm_part_with(Isa::best(), s, rows, a, b, c);
+}
+
+pub(crate) fn gemm_part_with(isa: Isa, s: &Gemm, rows: Rows, a: &[f32], b: &[f32], c: &mut [f32]) {
+    if s.m == 0 || s.n == 0 {
+        return;
+    }
+    let check = |name: &str, len: usize, stored: [usize; 2], step: usize| {
+        let [count, width] = stored;
+        let fits = width <= step && (count == 0 || (count - 1) * step + width <= len);
+        assert!(fits, "{name}, {len} floats in rows {step} apart, does not hold the matrix of {s:?}");
+    };
+    check("a", a.len(), if s.a_transposed { [s.k, s.m] } else { [s.m, s.k] }, rows.a);
+    check("b", b.len(), if s.b_transposed { [s.n, s.k] } else { [s.k, s.n] }, rows.b);
+    check("c", c.len(), [s.m, s.n], rows.c);
+    if s.k == 0 {
+        if !s.accumulate {
+            c.chunks_mut(rows.c).take(s.m).for_each(|row| row[..s.n].fill(0.0));
+        }
+        return;
+    }
+    let (m, n) = (0..s.m, 0..s.n);
+    // SAFETY: `c` is borrowed by this call alone.
+    #[allow(unsafe_code)]
+    unsafe {
+        for m0 in m.step_by(M_BLOCK) {
+            for n0 in n.clone().step_by(N_BLOCK) {
+                let (m, n) = (m0..s.m.min(m0 + M_BLOCK), n0..s.n.min(n0 + N_BLOCK));
+                block(isa, s, rows, a, b, Output::new(c), 0, m, n, 0..s.k, s.accumulate);
+            }
+        }
+    }
+}
+
 /// `c = a * b` (`+ c`), on all threads of the current rayon pool.
 ///
 /// `a` is `[m, k]` (`[k, m]` if transposed), `b` is `[k, n]` (`[n, k]` if transposed), `c` is `[m, n]`.
@@ -66,6 +128,7 @@ pub(crate) fn gemm_with(
         return;
     }
     let threads = rayon::current_num_threads();
+    let stored = Rows::contiguous(s);
 
     // Long sums of few outputs (weight gradients): each thread sums a fixed part of k.
     if batch == 1 && s.m * s.n <= 512 * 512 && s.k >= 8 * (s.m + s.n) && s.k >= 512 {
@@ -77,7 +140,7 @@ pub(crate) fn gemm_with(
             // SAFETY: each task owns its chunk.
             #[allow(unsafe_code)]
             unsafe {
-                block(isa, s, a, b, to, 0, 0..s.m, 0..s.n, part(s.k, parts, index, 8), false);
+                block(isa, s, stored, a, b, to, 0, 0..s.m, 0..s.n, part(s.k, parts, index, 8), false);
             }
         });
         let accumulate = s.accumulate;
@@ -117,6 +180,7 @@ pub(crate) fn gemm_with(
             block(
                 isa,
                 s,
+                stored,
                 &a[matrix * a_stride..],
                 &b[matrix * b_stride..],
                 output,
@@ -138,6 +202,7 @@ pub(crate) fn gemm_with(
 unsafe fn block(
     isa: Isa,
     s: &Gemm,
+    stored: Rows,
     a: &[f32],
     b: &[f32],
     c: Output,
@@ -163,7 +228,7 @@ unsafe fn block(
         for k_block in 0..k_blocks {
             let here = part(k.len(), k_blocks, k_block, 8);
             let (k0, depth) = (k.start + here.start, here.len());
-            pack(s, b, &n, k0, depth, width, packed);
+            pack(s, stored.b, b, &n, k0, depth, width, packed);
             let mut multiply = |a: &[f32], first: usize, rows: usize, row: usize, step: usize| {
                 let tiles = (0..panels).flat_map(|panel| (0..rows).step_by(unit).map(move |i0| (panel, i0)));
                 for (panel, i0) in tiles {
@@ -174,10 +239,10 @@ unsafe fn block(
                     let height = unit.min(rows - i0);
                     let a = A { data: &a[i0 * row..], rows: std::array::from_fn(|i| i * row), step, skip: 0 };
                     let b = B::Strided { data: from, step: width };
-                    let start = c_start + (first + i0) * s.n + n0;
+                    let start = c_start + (first + i0) * stored.c + n0;
                     let accumulate = accumulate || k_block > 0;
                     if columns.is_multiple_of(lanes) {
-                        let c = C { to: c, from: start, stride: s.n, accumulate };
+                        let c = C { to: c, from: start, stride: stored.c, accumulate };
                         // SAFETY: this block of C is the caller's.
                         unsafe { tile(isa, height, vectors, 1, depth, &a, &b, &c) };
                     } else {
@@ -186,7 +251,7 @@ unsafe fn block(
                         unsafe { tile(isa, height, vectors, 1, depth, &a, &b, &to) };
                         for i in 0..height {
                             // SAFETY: this block of C is the caller's.
-                            let to = unsafe { c.part(start + i * s.n, columns) };
+                            let to = unsafe { c.part(start + i * stored.c, columns) };
                             let from = &edge[i * width..][..columns];
                             if accumulate {
                                 to.iter_mut().zip(from).for_each(|(t, f)| *t += f);
@@ -202,23 +267,24 @@ unsafe fn block(
                     for i0 in (m.start..m.end).step_by(unit) {
                         let height = unit.min(m.end - i0);
                         for l in 0..depth {
-                            column[l * unit..][..height].copy_from_slice(&a[(k0 + l) * s.m + i0..][..height]);
+                            column[l * unit..][..height].copy_from_slice(&a[(k0 + l) * stored.a + i0..][..height]);
                         }
                         multiply(&column[..unit * depth], i0, height, 1, unit);
                     }
                 });
             } else if s.a_transposed {
-                multiply(&a[(k0 * s.m + m.start).min(a.len())..], m.start, m.len(), 1, s.m);
+                multiply(&a[(k0 * stored.a + m.start).min(a.len())..], m.start, m.len(), 1, stored.a);
             } else {
-                multiply(&a[m.start * s.k + k0..], m.start, m.len(), s.k, 1);
+                multiply(&a[m.start * stored.a + k0..], m.start, m.len(), stored.a, 1);
             }
         }
     });
 }
 
-/// Rows `k0..k0 + depth` and columns `n` of B, as panels `[panel, depth, width]`; the last is filled with zeros.
+/// Rows `k0..k0 + depth` and columns `n` of B, whose rows lie `row` apart, as panels `[panel, depth, width]`; the last is filled with zeros.
 fn pack(
     s: &Gemm,
+    row: usize,
     b: &[f32],
     n: &std::ops::Range<usize>,
     k0: usize,
@@ -231,7 +297,7 @@ fn pack(
         let to = &mut packed[panel * width * depth..][..width * depth];
         if s.b_transposed {
             for (j, column) in (n0..n0 + columns).enumerate() {
-                let from = &b[column * s.k + k0..][..depth];
+                let from = &b[column * row + k0..][..depth];
                 for (to, &f) in to[j..].iter_mut().step_by(width).zip(from) {
                     *to = f;
                 }
@@ -240,13 +306,13 @@ fn pack(
                 to.chunks_exact_mut(width).for_each(|row| row[columns..].fill(0.0));
             }
         } else if columns == width {
-            for (l, row) in to.chunks_exact_mut(width).enumerate() {
-                row.copy_from_slice(&b[(k0 + l) * s.n + n0..][..width]);
+            for (l, line) in to.chunks_exact_mut(width).enumerate() {
+                line.copy_from_slice(&b[(k0 + l) * row + n0..][..width]);
             }
         } else {
-            for (l, row) in to.chunks_exact_mut(width).enumerate() {
-                row[..columns].copy_from_slice(&b[(k0 + l) * s.n + n0..][..columns]);
-                row[columns..].fill(0.0);
+            for (l, line) in to.chunks_exact_mut(width).enumerate() {
+                line[..columns].copy_from_slice(&b[(k0 + l) * row + n0..][..columns]);
+                line[columns..].fill(0.0);
             }
         }
     }

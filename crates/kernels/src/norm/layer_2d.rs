@@ -48,6 +48,55 @@ pub(crate) fn layer_norm_2d_with(
     });
 }
 
+/// Normalises each pixel of one image `x` `[channels, pixels]` in place, on the calling thread.
+///
+/// # Panics
+/// When a length does not fit the shape.
+pub fn layer_norm_2d_part(pixels: usize, x: &mut [f32], gamma: &[f32], beta: &[f32], epsilon: f32) {
+    layer_norm_2d_part_with(Isa::best(), pixels, x, gamma, beta, epsilon);
+}
+
+pub(crate) fn layer_norm_2d_part_with(
+    isa: Isa,
+    pixels: usize,
+    x: &mut [f32],
+    gamma: &[f32],
+    beta: &[f32],
+    epsilon: f32,
+) {
+    let shape = [gamma.len(), pixels];
+    expect("x", x.len(), gamma.len() * pixels, &shape);
+    expect("beta", beta.len(), gamma.len(), &shape);
+    with_scratch(gamma.len() * BLOCK, |block| {
+        for p in (0..pixels).step_by(BLOCK) {
+            in_place(isa, x, pixels, p, gamma, beta, epsilon, block);
+        }
+    });
+}
+
+for_each_isa! {
+    fn in_place<F>(
+        isa,
+        x: &mut [f32],
+        pixels: usize,
+        p: usize,
+        gamma: &[f32],
+        beta: &[f32],
+        epsilon: f32,
+        block: &mut [f32],
+    ) {
+        let count = BLOCK.min(pixels - p);
+        normalise::<F>(x, pixels, p, epsilon, block);
+        for ((row, hats), (&gamma, &beta)) in
+            x.chunks_exact_mut(pixels).zip(block.chunks_exact(BLOCK)).zip(gamma.iter().zip(beta))
+        {
+            for (x, &hat) in row[p..p + count].iter_mut().zip(hats) {
+                *x = F::fma(hat, gamma, beta);
+            }
+        }
+    }
+}
+
 /// Copies the pixels from `p` into `block` `[channels, BLOCK]` (zeros beyond the last pixel) and replaces them by the
 /// normalised ones; returns 1 / standard deviation of each. In the image itself the channels lie a power of two apart
 /// and would push each other out of the cache.

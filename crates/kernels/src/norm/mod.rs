@@ -6,14 +6,14 @@ mod layer_2d;
 
 pub use batch::{batch_norm, batch_norm_gradient};
 pub use layer::{layer_norm, layer_norm_gradient};
-pub use layer_2d::{layer_norm_2d, layer_norm_2d_gradient};
+pub use layer_2d::{layer_norm_2d, layer_norm_2d_gradient, layer_norm_2d_part};
 
 #[cfg(test)]
 pub(crate) use batch::{batch_norm_gradient_with, batch_norm_with};
 #[cfg(test)]
 pub(crate) use layer::{layer_norm_gradient_with, layer_norm_with};
 #[cfg(test)]
-pub(crate) use layer_2d::{layer_norm_2d_gradient_with, layer_norm_2d_with};
+pub(crate) use layer_2d::{layer_norm_2d_gradient_with, layer_norm_2d_part_with, layer_norm_2d_with};
 
 /// Sums kept side by side, so that the compiler adds whole vectors.
 const LANES: usize = 32;

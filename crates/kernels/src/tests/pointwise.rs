@@ -1,6 +1,7 @@
 use super::{close, numbers};
 use crate::activation::{slopes, values};
 use crate::isa::Isa;
+use crate::softmax::{exp_along_with, softmax_down_with};
 use crate::{Activation, Stats, norm, reference};
 use proptest::prelude::*;
 
@@ -111,5 +112,74 @@ proptest! {
                 close(&format!("{name} dbeta"), &dbeta, &wanted.3, 1e-3);
             }
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn softmax_down_sums_to_one_in_every_column(
+        (groups, rows, pixels) in (1..4usize, 1..12usize, 1..200usize),
+        scale in 0f32..60.0,
+    ) {
+        let x: Vec<f32> = numbers(groups * rows * pixels, 1).into_iter().map(|x| x * scale).collect();
+        let mut wanted = x.clone();
+        for group in wanted.chunks_exact_mut(rows * pixels) {
+            for p in 0..pixels {
+                let column: Vec<f64> = group[p..].iter().step_by(pixels).map(|&x| f64::from(x)).collect();
+                let most = column.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let sum: f64 = column.iter().map(|x| (x - most).exp()).sum();
+                for (to, x) in group[p..].iter_mut().step_by(pixels).zip(column) {
+                    *to = ((x - most).exp() / sum) as f32;
+                }
+            }
+        }
+        for isa in Isa::available() {
+            let mut found = x.clone();
+            softmax_down_with(isa, rows, pixels, &mut found);
+            close(&format!("{isa:?}"), &found, &wanted, 2e-6);
+        }
+    }
+
+    #[test]
+    fn exp_along_is_half_a_softmax((rows, pixels) in (1..9usize, 1..300usize), scale in 0f32..60.0) {
+        let x: Vec<f32> = numbers(rows * pixels, 1).into_iter().map(|x| x * scale).collect();
+        for isa in Isa::available() {
+            let (mut found, mut max, mut sum) = (x.clone(), vec![0.0; rows], vec![0.0; rows]);
+            exp_along_with(isa, pixels, &mut found, &mut max, &mut sum);
+            for ((row, found), (max, sum)) in
+                x.chunks(pixels).zip(found.chunks(pixels)).zip(max.into_iter().zip(sum))
+            {
+                prop_assert_eq!(max, row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+                let wanted: Vec<f32> = row.iter().map(|&x| f64::from(x - max).exp() as f32).collect();
+                close(&format!("{isa:?}"), found, &wanted, 2e-6);
+                let total: f32 = wanted.iter().sum();
+                prop_assert!((sum - total).abs() < 1e-5 * total, "{sum} for {total}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_is_normalised_like_the_whole((channels, pixels) in (1..40usize, 1..150usize)) {
+        let x = numbers(channels * pixels, 1);
+        let (gamma, beta) = (numbers(channels, 2), numbers(channels, 3));
+        for isa in Isa::available() {
+            let (mut wanted, mut found) = (x.clone(), x.clone());
+            norm::layer_norm_2d_with(isa, [1, channels, pixels], &x, &gamma, &beta, 1e-6, &mut wanted);
+            norm::layer_norm_2d_part_with(isa, pixels, &mut found, &gamma, &beta, 1e-6);
+            prop_assert_eq!(found, wanted);
+        }
+    }
+}
+
+#[test]
+fn a_part_is_activated_like_the_whole() {
+    let x = numbers(1000, 1);
+    for a in Activation::ALL {
+        let (mut wanted, mut found) = (x.clone(), x.clone());
+        crate::activation(a, &x, &mut wanted);
+        crate::activation_part(a, &mut found);
+        assert_eq!(found, wanted, "{a:?}");
     }
 }
