@@ -27,11 +27,7 @@ pub struct Rows {
 impl Rows {
     /// Rows that lie one behind the other.
     fn contiguous(s: &Gemm) -> Self {
-        Self {
-            a: if s.a_transposed { s.m } else { s.k },
-            b: if s.b_transposed { s.k } else { s.n },
-            c: s.n,
-        }
+        Self { a: if s.a_transposed { s.m } else { s.k }, b: if s.b_transposed { s.k } else { s.n }, c: s.n }
     }
 }
 
@@ -50,7 +46,7 @@ pub(crate) fn gemm_part_with(isa: Isa, s: &Gemm, rows: Rows, a: &[f32], b: &[f32
     }
     let check = |name: &str, len: usize, stored: [usize; 2], step: usize| {
         let [count, width] = stored;
-        let fits = width <= step && (count == 0 || (count - 1) * step + width <= len);
+        let fits = width <= step && (count * width == 0 || (count - 1) * step + width <= len);
         assert!(fits, "{name}, {len} floats in rows {step} apart, does not hold the matrix of {s:?}");
     };
     check("a", a.len(), if s.a_transposed { [s.k, s.m] } else { [s.m, s.k] }, rows.a);
@@ -230,33 +226,35 @@ unsafe fn block(
             let (k0, depth) = (k.start + here.start, here.len());
             pack(s, stored.b, b, &n, k0, depth, width, packed);
             let mut multiply = |a: &[f32], first: usize, rows: usize, row: usize, step: usize| {
-                let tiles = (0..panels).flat_map(|panel| (0..rows).step_by(unit).map(move |i0| (panel, i0)));
-                for (panel, i0) in tiles {
+                let rows_of_a = std::array::from_fn(|i| i * row);
+                for panel in 0..panels {
                     let n0 = n.start + panel * width;
                     let columns = (n.end - n0).min(width);
                     let vectors = columns.div_ceil(lanes);
                     let from = &packed[panel * width * depth..][..width * depth];
-                    let height = unit.min(rows - i0);
-                    let a = A { data: &a[i0 * row..], rows: std::array::from_fn(|i| i * row), step, skip: 0 };
                     let b = B::Strided { data: from, step: width };
-                    let start = c_start + (first + i0) * stored.c + n0;
-                    let accumulate = accumulate || k_block > 0;
-                    if columns.is_multiple_of(lanes) {
-                        let c = C { to: c, from: start, stride: stored.c, accumulate };
-                        // SAFETY: this block of C is the caller's.
-                        unsafe { tile(isa, height, vectors, 1, depth, &a, &b, &c) };
-                    } else {
-                        let to = C { to: Output::new(edge), from: 0, stride: width, accumulate: false };
-                        // SAFETY: the edge buffer is ours.
-                        unsafe { tile(isa, height, vectors, 1, depth, &a, &b, &to) };
-                        for i in 0..height {
+                    for i0 in (0..rows).step_by(unit) {
+                        let height = unit.min(rows - i0);
+                        let a = A { data: &a[i0 * row..], rows: rows_of_a, step, skip: 0 };
+                        let start = c_start + (first + i0) * stored.c + n0;
+                        let accumulate = accumulate || k_block > 0;
+                        if columns.is_multiple_of(lanes) {
+                            let c = C { to: c, from: start, stride: stored.c, accumulate };
                             // SAFETY: this block of C is the caller's.
-                            let to = unsafe { c.part(start + i * stored.c, columns) };
-                            let from = &edge[i * width..][..columns];
-                            if accumulate {
-                                to.iter_mut().zip(from).for_each(|(t, f)| *t += f);
-                            } else {
-                                to.copy_from_slice(from);
+                            unsafe { tile(isa, height, vectors, 1, depth, &a, &b, &c) };
+                        } else {
+                            let to = C { to: Output::new(edge), from: 0, stride: width, accumulate: false };
+                            // SAFETY: the edge buffer is ours.
+                            unsafe { tile(isa, height, vectors, 1, depth, &a, &b, &to) };
+                            for i in 0..height {
+                                // SAFETY: this block of C is the caller's.
+                                let to = unsafe { c.part(start + i * stored.c, columns) };
+                                let from = &edge[i * width..][..columns];
+                                if accumulate {
+                                    to.iter_mut().zip(from).for_each(|(t, f)| *t += f);
+                                } else {
+                                    to.copy_from_slice(from);
+                                }
                             }
                         }
                     }
@@ -267,7 +265,8 @@ unsafe fn block(
                     for i0 in (m.start..m.end).step_by(unit) {
                         let height = unit.min(m.end - i0);
                         for l in 0..depth {
-                            column[l * unit..][..height].copy_from_slice(&a[(k0 + l) * stored.a + i0..][..height]);
+                            column[l * unit..][..height]
+                                .copy_from_slice(&a[(k0 + l) * stored.a + i0..][..height]);
                         }
                         multiply(&column[..unit * depth], i0, height, 1, unit);
                     }

@@ -306,7 +306,9 @@ unsafe fn run<V: Vector, const M: usize, const N: usize>(outer: usize, inner: us
     // vector, C at its row and vector. After the last step the pointers may pass the end, so they are moved with
     // wrapping arithmetic and not read.
     unsafe {
-        let mut sums = [[V::splat(0.0); N]; M];
+        // No closure in these loops: one that the compiler does not inline is compiled for the baseline, and its vector
+        // instructions become calls.
+        let (mut sums, mut columns) = ([[V::splat(0.0); N]; M], [V::splat(0.0); N]);
         let rows: [usize; M] = std::array::from_fn(|i| a.rows[i]);
         let mut at = a.data.as_ptr();
         match *b {
@@ -314,7 +316,9 @@ unsafe fn run<V: Vector, const M: usize, const N: usize>(outer: usize, inner: us
                 let mut from = data.as_ptr();
                 for _ in 0..outer {
                     for _ in 0..inner {
-                        let columns: [V; N] = std::array::from_fn(|v| V::load(from.add(v * V::LANES)));
+                        for (v, column) in columns.iter_mut().enumerate() {
+                            *column = V::load(from.add(v * V::LANES));
+                        }
                         for i in 0..M {
                             let scalar = V::splat(*at.add(rows[i]));
                             for v in 0..N {
@@ -330,7 +334,9 @@ unsafe fn run<V: Vector, const M: usize, const N: usize>(outer: usize, inner: us
             B::Shifted { data, table, starts, .. } => {
                 let from: [*const f32; N] = std::array::from_fn(|v| data.as_ptr().add(starts[v]));
                 for &shift in &table[..outer * inner] {
-                    let columns: [V; N] = std::array::from_fn(|v| V::load(from[v].add(shift)));
+                    for (v, column) in columns.iter_mut().enumerate() {
+                        *column = V::load(from[v].add(shift));
+                    }
                     for i in 0..M {
                         let scalar = V::splat(*at.add(rows[i]));
                         for v in 0..N {

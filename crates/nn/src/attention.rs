@@ -48,6 +48,11 @@ pub struct Attention {
 }
 
 impl Attention {
+    /// Number of heads.
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
     /// `q` `[batch, queries, dim]`, `k` and `v` `[batch, keys, dim]` to `[batch, queries, dim]`.
     ///
     /// A batch of one on either side is shared with every entry of the other; it is projected once.

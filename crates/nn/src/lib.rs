@@ -28,6 +28,7 @@ pub mod resnet;
 pub use activation::Activation;
 pub use attention::{Attention, AttentionConfig};
 pub use conv::{ConvNorm, ConvNormConfig, conv_transpose2d, conv2d};
+pub use fast::on_processor;
 pub use linear::linear;
 pub use linear_attention::{LiteMla, LiteMlaConfig};
 pub use mbconv::{FusedMbConv, FusedMbConvConfig, MbConv, MbConvConfig, ResBlock, ResBlockConfig};

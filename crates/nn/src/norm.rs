@@ -44,6 +44,11 @@ pub struct LayerNorm2d {
 }
 
 impl LayerNorm2d {
+    /// Added to the variance.
+    pub fn epsilon(&self) -> f64 {
+        self.epsilon
+    }
+
     /// `[batch, channels, height, width]` to the same shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         if count::is_dry() {

@@ -9,6 +9,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::SamError;
 use crate::checkpoint::{self, CheckpointError, StateDict};
+use crate::cpu_decoder::{CpuDecoder, Pictures, Question};
 use crate::mask_decoder::DecodeMode;
 use crate::model::{Sam, SamConfig};
 use crate::prompt_encoder::SparsePrompts;
@@ -33,6 +34,8 @@ pub struct PromptBatch {
     pub sparse: SparsePrompts,
     /// Logits of an earlier answer for every prompt, `[count, 1, 256, 256]`.
     pub masks: Option<HostTensor>,
+    /// Only masks whose predicted IoU is above this are of use; of the others an engine may give zeros instead of logits.
+    pub above: Option<f32>,
 }
 
 /// Low-resolution answer to a [`PromptBatch`].
@@ -67,7 +70,8 @@ pub trait Engine: Send + Sync {
     ) -> Result<LowResMasks, SamError>;
 }
 
-/// Runs a model with Burn, on whatever device it was loaded to.
+/// Runs a model with Burn, on whatever device it was loaded to; on the processor the decoder is kirie's own
+/// ([`CpuDecoder`]).
 #[derive(Debug)]
 pub struct BurnEngine {
     name: String,
@@ -77,6 +81,7 @@ pub struct BurnEngine {
     /// Position features of the embedding's cells: the same for every picture.
     image_pe: Tensor<4>,
     device: Device,
+    cpu_decoder: Option<CpuDecoder>,
 }
 
 impl BurnEngine {
@@ -95,7 +100,10 @@ impl BurnEngine {
     ) -> Self {
         let mask_side = 4 * sizes.prompt_encoder.embedding_size;
         let image_pe = model.prompt_encoder.dense_pe(device);
-        Self { name, preprocess, mask_side, model, image_pe, device: device.clone() }
+        let own = kirie_nn::on_processor(device).then(|| CpuDecoder::new(&model.mask_decoder, &image_pe));
+        // Parameters that cannot be read are for Burn to report, when it runs.
+        let cpu_decoder = own.and_then(|decoder| decoder.ok().flatten());
+        Self { name, preprocess, mask_side, model, image_pe, device: device.clone(), cpu_decoder }
     }
 
     /// Loads the weights of a registered model.
@@ -150,6 +158,50 @@ impl BurnEngine {
     pub fn sam(&self) -> &Sam {
         &self.model
     }
+
+    /// Leaves the decoder to Burn too, on the processor as elsewhere: for comparison.
+    pub fn without_cpu_decoder(mut self) -> Self {
+        self.cpu_decoder = None;
+        self
+    }
+
+    fn decode_on_cpu(
+        &self,
+        decoder: &CpuDecoder,
+        embedding: &Embedding,
+        prompts: &PromptBatch,
+        mode: DecodeMode,
+    ) -> Result<LowResMasks, SamError> {
+        let masks = prompts.masks.as_ref().map(|masks| masks.to_burn(&self.device));
+        let image = self.model.picture(embedding.image.to_burn(&self.device), &prompts.sparse, masks);
+        let image = HostTensor::from_burn(match &self.model.mask_decoder.prompt_fusion {
+            Some(fusion) => fusion.forward(image),
+            None => image,
+        })?;
+        let tokens = match prompts.sparse.tokens {
+            0 => Vec::new(),
+            _ => {
+                HostTensor::from_burn(self.model.prompt_encoder.sparse(&prompts.sparse, &self.device))?.values
+            }
+        };
+        let pictures = match image.shape[0] {
+            1 => Pictures::One(&image.values),
+            _ => Pictures::Each(&image.values),
+        };
+        let question = Question {
+            prompts: prompts.count,
+            tokens: &tokens,
+            multimask: mode.multimask,
+            above: prompts.above,
+        };
+        let answer = decoder.answer(pictures, &question);
+        let masks = answer.iou.len() / prompts.count.max(1);
+        let side = self.mask_side;
+        Ok(LowResMasks {
+            logits: HostTensor::new(vec![prompts.count, masks, side, side], answer.logits)?,
+            iou: HostTensor::new(vec![prompts.count, masks], answer.iou)?,
+        })
+    }
 }
 
 impl Engine for BurnEngine {
@@ -201,6 +253,9 @@ impl Engine for BurnEngine {
                 expected,
                 found: vec![sparse.coords.len(), sparse.labels.len()],
             });
+        }
+        if let Some(decoder) = &self.cpu_decoder {
+            return self.decode_on_cpu(decoder, embedding, prompts, mode);
         }
         let device = &self.device;
         let output = self.model.decode(

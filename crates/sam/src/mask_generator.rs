@@ -275,7 +275,8 @@ fn answer(
         sparse.coords.extend([scale.apply(*x, *y), [0.0; 2]]);
         sparse.labels.extend([TokenLabel::Positive, TokenLabel::Padding]);
     }
-    let batch = PromptBatch { count: points.len(), sparse, masks: None };
+    let above = (options.pred_iou_thresh > 0.0).then_some(options.pred_iou_thresh);
+    let batch = PromptBatch { count: points.len(), sparse, masks: None, above };
     let output = engine.decode(embedding, &batch, DecodeMode { multimask: true, hq_only: false })?;
     if output.iou.values.iter().all(|iou| iou.is_nan()) {
         return Err(not_finite());

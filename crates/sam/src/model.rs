@@ -129,6 +129,21 @@ impl Sam {
         self.image_encoder.forward(pixels)
     }
 
+    /// The embedding with the dense prompt, `[1 or B, C, S, S]`: one for all prompts where they have the same.
+    pub fn picture(
+        &self,
+        embedding: Tensor<4>,
+        prompts: &SparsePrompts,
+        mask_input: Option<Tensor<4>>,
+    ) -> Tensor<4> {
+        let device = embedding.device();
+        embedding
+            + match mask_input {
+                Some(logits) => self.prompt_encoder.mask(logits),
+                None => self.prompt_encoder.without_mask(prompts, &device),
+            }
+    }
+
     /// The masks of `B` prompts on one picture.
     ///
     /// `embedding` `[1, C, S, S]`; `image_pe` `[1, C, S, S]`, the same for every picture
@@ -143,11 +158,7 @@ impl Sam {
         mode: DecodeMode,
     ) -> DecoderOutput {
         let device = embedding.device();
-        let dense = match mask_input {
-            Some(logits) => self.prompt_encoder.mask(logits),
-            None => self.prompt_encoder.without_mask(prompts, &device),
-        };
-        let image = embedding + dense;
+        let image = self.picture(embedding, prompts, mask_input);
         let sparse = (prompts.tokens > 0).then(|| self.prompt_encoder.sparse(prompts, &device));
         self.mask_decoder.forward(image, image_pe, sparse, hq_features, mode)
     }

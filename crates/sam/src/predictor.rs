@@ -442,7 +442,7 @@ impl<'a> Predictor<'a> {
         }
         let masks =
             if masks.is_empty() { None } else { Some(HostTensor::new(vec![count, 1, side, side], masks)?) };
-        Ok(PromptBatch { count, sparse, masks })
+        Ok(PromptBatch { count, sparse, masks, above: None })
     }
 }
 

@@ -72,6 +72,11 @@ pub struct TwoWayTransformer {
 }
 
 impl TwoWayTransformer {
+    /// Epsilon of the layer norms.
+    pub(crate) fn epsilon(&self) -> f64 {
+        self.epsilon
+    }
+
     /// Runs the transformer.
     ///
     /// `tokens` `[B, T, C]`; `image` `[1 or B, HW, C]`, where one stands for the same image under every
@@ -117,6 +122,11 @@ pub struct TwoWayBlock {
 }
 
 impl TwoWayBlock {
+    /// Epsilon of the layer norms.
+    pub(crate) fn epsilon(&self) -> f64 {
+        self.epsilon
+    }
+
     fn forward(
         &self,
         first: bool,

@@ -5,6 +5,19 @@
 //! operations of Burn's autodiff graph or without one. Every function gives `None` where that does not apply (another device,
 //! another number type, activation checkpointing), and the caller then takes Burn's road; the results agree to rounding.
 
+use burn::tensor::Device;
+
+/// Whether kirie's own kernels run what is on this device: the processor, in builds that have them.
+pub fn on_processor(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    return *device == Device::flex();
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = device;
+        false
+    }
+}
+
 #[cfg(feature = "flex")]
 mod graph;
 #[cfg(feature = "flex")]
