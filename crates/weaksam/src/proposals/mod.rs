@@ -142,14 +142,14 @@ impl ProposalConfig {
 
 /// The pictures that proposals are made for.
 #[derive(Clone, Copy, Debug)]
-pub enum Pictures<'a> {
+pub enum Part<'a> {
     /// Pictures whose classes are known.
     Tagged(&'a Tagged),
     /// Pictures of which nothing is known; the classifier says what they show.
     Untagged(&'a Untagged),
 }
 
-impl Pictures<'_> {
+impl Part<'_> {
     fn len(&self) -> usize {
         match self {
             Self::Tagged(set) => set.pictures.len(),
@@ -200,7 +200,7 @@ pub(crate) struct Found {
 /// # Errors
 /// Settings out of their range; pictures that cannot be read; [`WeakError::Stopped`].
 pub fn propose(
-    pictures: Pictures<'_>,
+    pictures: Part<'_>,
     tools: &Tools<'_>,
     config: &ProposalConfig,
     path: &Path,
@@ -241,7 +241,7 @@ pub fn propose(
 }
 
 /// The records of an earlier call, as far as they are of these pictures.
-fn done_before(parts: &Path, pictures: Pictures<'_>) -> Result<Vec<ImageProposals>, WeakError> {
+fn done_before(parts: &Path, pictures: Part<'_>) -> Result<Vec<ImageProposals>, WeakError> {
     let mut images = Vec::new();
     for record in kirie_run::log::read(parts)? {
         let index = images.len();
@@ -256,7 +256,7 @@ fn done_before(parts: &Path, pictures: Pictures<'_>) -> Result<Vec<ImageProposal
 
 /// Finds the proposals of a picture.
 pub(crate) fn find(
-    pictures: Pictures<'_>,
+    pictures: Part<'_>,
     index: usize,
     tools: &Tools<'_>,
     config: &ProposalConfig,

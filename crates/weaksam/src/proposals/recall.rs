@@ -6,7 +6,7 @@ use kirie_metrics::{Matching, proposal_recall};
 use serde::{Deserialize, Serialize};
 
 use crate::WeakError;
-use crate::files::{Proposals, Source, to_bbox};
+use crate::files::{ImageProposals, Proposals, Source, to_bbox};
 use crate::measure::Truth;
 
 /// Overlaps that recall is stated at.
@@ -100,13 +100,38 @@ pub fn recall(proposals: &Proposals, truth: &Truth, sources: Option<&[Source]>) 
     })
 }
 
+/// Of other proposals for the pictures of `own`, in each picture as many as `own` has there, the best-scored: what they are worth at
+/// an equal number. Where they are fewer, all of them.
+///
+/// # Errors
+/// A picture of `own` that the others do not have.
+pub fn as_many(others: &Proposals, own: &Proposals) -> Result<Proposals, WeakError> {
+    let by_file: BTreeMap<&str, &ImageProposals> =
+        others.images.iter().map(|image| (image.file.as_str(), image)).collect();
+    let images = own.images.iter().map(|image| match by_file.get(image.file.as_str()) {
+        Some(other) => Ok(other.best(image.boxes.len())),
+        None => Err(WeakError::Labels {
+            set: "the proposals to compare with".to_owned(),
+            reason: format!("expected some for every picture, found none for {}", image.file),
+        }),
+    });
+    Ok(Proposals { classes: own.classes.clone(), images: images.collect::<Result<_, _>>()? })
+}
+
 #[cfg(test)]
 mod tests {
     use kirie_mask::BBox;
 
     use super::*;
-    use crate::files::ImageProposals;
     use crate::measure::TrueObject;
+
+    fn all_but_the_first(proposals: &Proposals) -> Proposals {
+        let mut rest = proposals.clone();
+        rest.images[0].boxes.remove(0);
+        rest.images[0].scores.remove(0);
+        rest.images[0].source.remove(0);
+        rest
+    }
 
     #[test]
     fn known_overlaps_give_known_recall() {
@@ -139,5 +164,11 @@ mod tests {
         let grid = recall(&proposals, &truth, Some(&[Source::Grid])).unwrap();
         assert_eq!((grid.best, grid.proposals), ([0.0; 3], 1.0));
         assert!(recall(&Proposals::default(), &truth, None).is_err());
+
+        // Two against one: of the two the better one is looked at, which is the worse for these boxes.
+        let one = all_but_the_first(&proposals);
+        assert_eq!(recall(&as_many(&proposals, &one).unwrap(), &truth, None).unwrap().best, [0.0; 3]);
+        assert_eq!(as_many(&one, &proposals).unwrap().images, one.images);
+        assert!(as_many(&Proposals::default(), &one).unwrap_err().to_string().contains("1.png"));
     }
 }
