@@ -10,6 +10,7 @@
 //! the baselines.
 
 pub mod cluster;
+mod once;
 mod page;
 pub mod peaks;
 pub mod query;
@@ -32,6 +33,7 @@ use crate::WeakError;
 use crate::classifier::{ClassMaps, Classifier, MapOptions, ModelConfig, class_maps};
 use crate::files::{ImageProposals, Proposals, Source};
 use crate::labels::{Tagged, Untagged};
+use once::EncodesOnce;
 use peaks::{PeakOptions, PeakRule, peaks};
 use query::{Cues, GridOptions, Masks, ask_cues, ask_grid};
 use select::{Proposal, tidy};
@@ -265,6 +267,8 @@ pub(crate) fn find(
     let missing = |what: &str| WeakError::setting("proposals.sources", what, "a source that can be asked");
     let (root, file, tags) = pictures.at(index);
     let image = read_image(root.join(file), &Limits::default())?;
+    let once = tools.engine.map(EncodesOnce::new);
+    let engine = || once.as_ref().map(|engine| engine as &dyn Engine);
     let (mut maps, mut cues) = (None, Cues::default());
     if config.wants_maps() {
         let (model, sizes) = tools.classifier.ok_or_else(|| missing("class maps without a classifier"))?;
@@ -276,7 +280,7 @@ pub(crate) fn find(
     for source in &config.sources {
         match source {
             Source::Grid => {
-                let engine = tools.engine.ok_or_else(|| missing("a grid without a model"))?;
+                let engine = engine().ok_or_else(|| missing("a grid without a model"))?;
                 proposals.extend(ask_grid(engine, &image, &config.grid, stop)?);
             }
             Source::Search => {
@@ -288,7 +292,7 @@ pub(crate) fn find(
         }
     }
     if config.wants_maps() {
-        let engine = tools.engine.ok_or_else(|| missing("cues without a model"))?;
+        let engine = engine().ok_or_else(|| missing("cues without a model"))?;
         let mut predictor = Predictor::new(engine);
         predictor.set_image(&image)?;
         proposals.extend(ask_cues(&predictor, &cues, config.masks, config.cross_nms)?);
