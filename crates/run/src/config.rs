@@ -4,8 +4,9 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize as _, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize as _, Deserializer as AnyDeserializer, Serialize};
+use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
@@ -68,6 +69,37 @@ pub fn load<T: DeserializeOwned>(file: Option<&Path>, sets: &[String]) -> Result
     let value = T::deserialize(Deserializer::from(table.clone())).map_err(|error| sources.error(&error))?;
     let table = toml::Table::deserialize(Deserializer::from(table)).map_err(|error| sources.error(&error))?;
     Ok(Config { value, table })
+}
+
+/// For a field's `deserialize_with`: a table that need not say everything. What it leaves out, in it or in a table below it, is
+/// that of `base`.
+///
+/// # Errors
+/// The deserializer's, for keys and values that `T` does not take.
+pub fn over<'de, T, D>(base: &T, deserializer: D) -> Result<T, D::Error>
+where
+    T: Serialize + DeserializeOwned,
+    D: AnyDeserializer<'de>,
+{
+    let said = Value::deserialize(deserializer)?;
+    let mut value = serde_json::to_value(base).map_err(D::Error::custom)?;
+    merge(&mut value, &said);
+    serde_json::from_value(value).map_err(D::Error::custom)
+}
+
+/// Says `over` over `value`: tables key by key, anything else as a whole. So are tables that say by a key `kind` or `name` what
+/// they are: one kind's keys are none of another's.
+pub fn merge(value: &mut Value, over: &Value) {
+    match (value, over) {
+        (Value::Object(own), Value::Object(over))
+            if !over.contains_key("kind") && !over.contains_key("name") =>
+        {
+            for (key, over) in over {
+                merge(own.entry(key).or_insert(Value::Null), over);
+            }
+        }
+        (value, over) => *value = over.clone(),
+    }
 }
 
 /// Where every byte of the configuration comes from. The arguments are thought of as standing behind the file, one
@@ -185,8 +217,52 @@ fn depth_is(table: &DeTable<'_>, expected: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;
+    use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn tables_are_merged_and_kinds_replaced() {
+        let mut value =
+            json!({ "plan": { "steps": 5, "decay": { "kind": "cosine", "end": 0.1 } }, "seed": 1 });
+        merge(
+            &mut value,
+            &json!({ "plan": { "steps": 7, "decay": { "kind": "constant" } }, "input": { "flip": 0 } }),
+        );
+        let expected = json!({ "plan": { "steps": 7, "decay": { "kind": "constant" } }, "seed": 1, "input": { "flip": 0 } });
+        assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn a_table_says_only_what_differs() {
+        #[derive(Debug, Deserialize, Serialize, PartialEq)]
+        #[serde(deny_unknown_fields)]
+        struct Rate {
+            lr: f32,
+            warmup: Option<u64>,
+        }
+        #[derive(Debug, Deserialize, Serialize, PartialEq)]
+        struct Plan {
+            steps: u64,
+            rate: Rate,
+        }
+        fn partly<'de, D: AnyDeserializer<'de>>(deserializer: D) -> Result<Plan, D::Error> {
+            over(&Plan { steps: 10, rate: Rate { lr: 0.1, warmup: None } }, deserializer)
+        }
+        #[derive(Debug, Deserialize)]
+        struct Whole {
+            #[serde(deserialize_with = "partly")]
+            plan: Plan,
+        }
+        let read = |set: &str| load::<Whole>(None, &[set.to_owned()]).map(|loaded| loaded.value.plan);
+        let plan = |steps, lr, warmup| Plan { steps, rate: Rate { lr, warmup } };
+        assert_eq!(read("plan={}").unwrap(), plan(10, 0.1, None));
+        assert_eq!(read("plan.steps=3").unwrap(), plan(3, 0.1, None));
+        assert_eq!(read("plan.rate.warmup=4").unwrap(), plan(10, 0.1, Some(4)));
+        let error = read("plan.rate.warm=4").unwrap_err().to_string();
+        assert!(error.contains("unknown field `warm`"), "{error}");
+        assert!(read("plan=3").is_err());
+    }
 
     #[derive(Debug, Deserialize, Serialize, PartialEq)]
     #[serde(deny_unknown_fields)]

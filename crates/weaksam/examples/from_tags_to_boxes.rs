@@ -128,7 +128,7 @@ fn main() -> Result<()> {
     let weights = StateDict::from_gzip(variant.name, variant.built_in.ok_or("no weights")?)?;
     let engine = BurnEngine::from_state_dict(variant, &weights, &device)?;
     let mut predictor = Predictor::new(&engine).with_zoom(variant.zoom);
-    let config = InstanceConfig { least_score: 0.3, ..InstanceConfig::default() };
+    let config = InstanceConfig::default();
     let summary = instances::run(
         &config,
         &set,

@@ -1,7 +1,9 @@
 //! Boxes as detectors handle them: overlaps, regression targets, suppression.
 
 use kirie_mask::nms as greedy_nms;
+use serde::{Deserialize, Serialize};
 
+use crate::WeakError;
 use crate::files::{Corners, to_bbox};
 
 /// Sizes may grow by this factor at most in one regression step: `ln(1000 / 16)`, as in Faster R-CNN's code.
@@ -86,6 +88,37 @@ fn centred(b: &Corners) -> [f32; 4] {
 /// Cut at the edges of a frame of `width` x `height`.
 pub fn clip(b: &Corners, width: f32, height: f32) -> Corners {
     [b[0].clamp(0.0, width), b[1].clamp(0.0, height), b[2].clamp(0.0, width), b[3].clamp(0.0, height)]
+}
+
+/// What becomes of a detector's answers: the table `answers`. Each detector has values of its own for what it leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnswerConfig {
+    /// Boxes below this score are left out.
+    pub least_score: f32,
+    /// Overlap above which the lower scored box of a class is suppressed.
+    pub nms: f32,
+    /// The most boxes a picture.
+    pub most: usize,
+}
+
+impl AnswerConfig {
+    /// Checks the numbers.
+    ///
+    /// # Errors
+    /// [`WeakError::Setting`] for one out of its range.
+    pub fn check(&self) -> Result<(), WeakError> {
+        if self.least_score.is_nan() {
+            return Err(WeakError::setting("answers.least_score", "NaN", "a number"));
+        }
+        if !(0.0..=1.0).contains(&self.nms) {
+            return Err(WeakError::setting("answers.nms", self.nms, "0 to 1"));
+        }
+        if self.most == 0 {
+            return Err(WeakError::setting("answers.most", 0, "1 or more"));
+        }
+        Ok(())
+    }
 }
 
 /// A detector's answer about one picture, before it is written.

@@ -58,7 +58,7 @@ pub struct ImageProposals {
     pub width: u32,
     /// Height of the picture, pixels.
     pub height: u32,
-    /// Names of the classes that it shows.
+    /// Names of the classes that it shows; of a part whose labels are not read, none.
     pub labels: Vec<String>,
     /// The boxes.
     pub boxes: Vec<Corners>,
@@ -88,7 +88,8 @@ pub struct ImageDetections {
     pub width: u32,
     /// Height of the picture, pixels.
     pub height: u32,
-    /// Names of the classes that the picture is known to show; empty where nothing is known.
+    /// Names of the classes that the picture is known to show. Empty where nothing is known, or, in boxes to learn from, where it
+    /// shows none.
     #[serde(default)]
     pub labels: Vec<String>,
     /// The boxes.
@@ -122,6 +123,13 @@ impl Proposals {
         write_json(path, self)
     }
 
+    /// The `limit` best-scored boxes of each picture, best first.
+    #[must_use]
+    pub fn best(&self, limit: usize) -> Self {
+        let images = self.images.iter().map(|image| image.best(limit)).collect();
+        Self { classes: self.classes.clone(), images }
+    }
+
     fn check(&self) -> Result<(), (String, String)> {
         once_each(&self.classes, "class").map_err(|reason| (String::new(), reason))?;
         once_each(self.images.iter().map(|image| &image.file), "picture")
@@ -135,6 +143,22 @@ impl Proposals {
             checked.map_err(|reason| (image.file.clone(), reason))?;
         }
         Ok(())
+    }
+}
+
+impl ImageProposals {
+    /// The `limit` best-scored boxes, best first.
+    #[must_use]
+    pub fn best(&self, limit: usize) -> Self {
+        let mut order: Vec<usize> = (0..self.boxes.len()).collect();
+        order.sort_by(|a, b| self.scores[*b].total_cmp(&self.scores[*a]));
+        order.truncate(limit);
+        Self {
+            boxes: order.iter().map(|index| self.boxes[*index]).collect(),
+            scores: order.iter().map(|index| self.scores[*index]).collect(),
+            source: order.iter().map(|index| self.source[*index]).collect(),
+            ..self.clone()
+        }
     }
 }
 
@@ -184,6 +208,47 @@ impl Detections {
             checked.map_err(|reason| (image.file.clone(), reason))?;
         }
         Ok(())
+    }
+}
+
+/// What files of proposals and of boxes have in common: pictures to look at.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Listing {
+    /// The classes' names.
+    pub classes: Vec<String>,
+    /// The pictures.
+    pub images: Vec<Listed>,
+}
+
+/// A picture of a [`Listing`].
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Listed {
+    /// Its file, relative to the set's folder, with `/`.
+    pub file: String,
+    /// Width, pixels.
+    pub width: u32,
+    /// Height, pixels.
+    pub height: u32,
+    /// Names of the classes that it is known to show.
+    #[serde(default)]
+    pub labels: Vec<String>,
+}
+
+impl Listing {
+    /// Reads the pictures of a file of proposals or of boxes; the boxes are not looked at.
+    ///
+    /// # Errors
+    /// [`WeakError::Read`]; [`WeakError::Content`] for labels that are no classes, and the same picture twice.
+    pub fn read(path: &Path) -> Result<Self, WeakError> {
+        let read: Self = read_json(path)?;
+        let wrong = |place: &str, reason: String| WeakError::content(path, place, reason);
+        once_each(&read.classes, "class").map_err(|reason| wrong("", reason))?;
+        once_each(read.images.iter().map(|image| &image.file), "picture")
+            .map_err(|reason| wrong("", reason))?;
+        for image in &read.images {
+            check_labels(&image.labels, &read.classes).map_err(|reason| wrong(&image.file, reason))?;
+        }
+        Ok(read)
     }
 }
 
@@ -300,6 +365,44 @@ mod tests {
         assert!(text.contains(r#""source":["grid","cross"]"#), "{text}");
         detections().write(&path).unwrap();
         assert_eq!(Detections::read(&path).unwrap(), detections());
+    }
+
+    #[test]
+    fn the_best_boxes() {
+        let mut all = proposals();
+        all.images[0].scores = vec![0.5, 1.0];
+        assert_eq!(all.best(1).images[0].boxes, [[1.5, 2.0, 3.25, 4.0]]);
+        assert_eq!(all.best(1).images[0].source, [Source::Cross]);
+        assert_eq!(all.best(9).images[0].scores, [1.0, 0.5]);
+        assert_eq!(
+            all.best(0).images[0],
+            ImageProposals { boxes: vec![], scores: vec![], source: vec![], ..all.images[0].clone() }
+        );
+    }
+
+    #[test]
+    fn both_kinds_of_files_list_pictures() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pictures.json");
+        let image = |labels: &[&str]| Listed {
+            file: "images/a.jpg".to_owned(),
+            width: 20,
+            height: 10,
+            labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        };
+        proposals().write(&path).unwrap();
+        let listing = Listing::read(&path).unwrap();
+        assert_eq!((listing.classes, listing.images), (proposals().classes, vec![image(&["dog"])]));
+        detections().write(&path).unwrap();
+        assert_eq!(Listing::read(&path).unwrap().images, [image(&[])]);
+        fs::write(
+            &path,
+            r#"{"classes":["cat"],"images":[{"file":"a","width":2,"height":2,"labels":["cow"]}]}"#,
+        )
+        .unwrap();
+        assert!(Listing::read(&path).unwrap_err().to_string().contains("none of the classes: cat"));
+        fs::write(&path, "[]").unwrap();
+        assert!(Listing::read(&path).is_err());
     }
 
     #[test]

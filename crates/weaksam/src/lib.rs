@@ -19,6 +19,7 @@
 //! | [`review`] | the least sure boxes to a person and back |
 //! | [`page`], [`show`] | boxes and maps to look at |
 //! | [`measure`] | true boxes, and figures against them: scoring only |
+//! | [`sweep`] | many chains and one table of what each ingredient is worth |
 
 pub mod boxes;
 pub mod classifier;
@@ -41,5 +42,6 @@ pub mod roi;
 pub mod run;
 pub mod show;
 mod stage;
+pub mod sweep;
 
 pub use error::WeakError;

@@ -83,6 +83,11 @@ impl Truth {
         Ok(truth)
     }
 
+    /// Whether any object has a mask.
+    pub fn has_masks(&self) -> bool {
+        self.pictures.values().any(|(_, objects)| objects.iter().any(|object| object.mask.is_some()))
+    }
+
     /// As a file to learn from: for the upper bound, a detector that is shown the truth. Crowds and difficult objects are left
     /// out.
     pub fn to_boxes(&self) -> Detections {

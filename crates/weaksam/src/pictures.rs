@@ -6,8 +6,8 @@ use kirie_data::{Image, Limits, read_image};
 
 use crate::WeakError;
 use crate::boxes::area;
-use crate::detector::config::ProposalConfig;
-use crate::files::{Corners, Detections, Proposals};
+use crate::detector::config::ProposalLimits;
+use crate::files::{Corners, Detections, Listing, Proposals};
 
 /// A picture of a set.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +42,7 @@ pub struct Pictures {
 impl Pictures {
     /// Pictures with proposals. Boxes that are too small, that are there twice, or of which there are too many are left out; a
     /// picture with no box left stays, with none.
-    pub fn of_proposals(root: &Path, proposals: &Proposals, config: &ProposalConfig) -> Self {
+    pub fn of_proposals(root: &Path, proposals: &Proposals, config: &ProposalLimits) -> Self {
         let all = proposals.images.iter().map(|image| {
             let mut order: Vec<usize> = (0..image.boxes.len()).collect();
             order.sort_by(|a, b| image.scores[*b].total_cmp(&image.scores[*a]));
@@ -93,33 +93,69 @@ impl Pictures {
         }
     }
 
-    /// Without pictures that nothing can be learned from: none of whose classes is known, or that have no box.
+    /// The pictures that a file of proposals or of boxes lists, with none of its boxes.
     ///
     /// # Errors
-    /// When no picture or no class is left.
-    pub fn to_learn_from(mut self, labels: bool) -> Result<Self, WeakError> {
+    /// As [`Listing::read`].
+    pub fn listed(root: &Path, path: &Path) -> Result<Self, WeakError> {
+        let Listing { classes, images } = Listing::read(path)?;
+        let all = images.into_iter().map(|image| Picture {
+            file: image.file,
+            size: [image.width, image.height],
+            present: indices(&image.labels, &classes),
+            boxes: Vec::new(),
+            classes: Vec::new(),
+            weights: Vec::new(),
+        });
+        let all = all.collect();
+        Ok(Self { root: root.to_owned(), classes, all, left_out: Vec::new() })
+    }
+
+    /// Those of pictures with proposals that a weak detector learns from: all that have a proposal. A picture without labels shows
+    /// none of the classes, which is something to learn as well.
+    ///
+    /// # Errors
+    /// When no picture or no class is left, or no picture shows a class.
+    pub fn with_labels(self) -> Result<Self, WeakError> {
+        self.that_teach(|picture| !picture.boxes.is_empty(), |picture| !picture.present.is_empty())
+    }
+
+    /// Those of pictures with objects that a detector learns from: all that have an object, and those that show none of the classes.
+    /// Where a picture shows a class and has no object, nobody knows where it is.
+    ///
+    /// # Errors
+    /// When no picture or no class is left, or no picture has an object.
+    pub fn with_objects(self) -> Result<Self, WeakError> {
+        let has = |picture: &Picture| !picture.boxes.is_empty();
+        self.that_teach(|picture| has(picture) || picture.present.is_empty(), has)
+    }
+
+    /// The pictures that are of use; of those some must show an object.
+    fn that_teach(
+        mut self,
+        of_use: impl Fn(&Picture) -> bool,
+        shows: impl Fn(&Picture) -> bool,
+    ) -> Result<Self, WeakError> {
         let mut left_out = Vec::new();
         self.all.retain(|picture| {
-            let reason = if labels && picture.present.is_empty() {
-                "its classes are not known"
-            } else if picture.boxes.is_empty() {
-                "it has no box"
-            } else {
-                return true;
-            };
-            left_out.push((picture.file.clone(), reason));
-            false
+            let stays = of_use(picture);
+            if !stays {
+                left_out.push((picture.file.clone(), "it has no box"));
+            }
+            stays
         });
         self.left_out = left_out;
         let reason = if self.classes.is_empty() {
             "there is no class".to_owned()
-        } else if self.all.is_empty() {
-            match self.left_out.first() {
-                Some((file, reason)) => format!("there is no picture to learn from; {file}: {reason}"),
-                None => "there is no picture".to_owned(),
-            }
-        } else {
+        } else if self.all.iter().any(shows) {
             return Ok(self);
+        } else {
+            let why = match (self.all.first(), self.left_out.first()) {
+                (None, Some((file, reason))) => format!("{file}: {reason}"),
+                (None, None) => "there is no picture".to_owned(),
+                (Some(_), _) => "none shows any of the classes".to_owned(),
+            };
+            format!("there is no picture to learn from; {why}")
         };
         Err(WeakError::Labels { set: self.root.display().to_string(), reason })
     }

@@ -42,7 +42,8 @@ use crate::proposals::ProposalConfig;
 use crate::pseudo::PseudoConfig;
 use crate::retrain::RetrainConfig;
 use crate::review::ReviewConfig;
-pub use stages::{detections_path, proposals_path};
+pub(crate) use stages::base_of;
+pub use stages::{detections_path, instances_path, proposals_path};
 
 const MARKER: &str = "stage.json";
 
@@ -59,6 +60,7 @@ pub struct WeakConfig {
     #[serde(default)]
     pub sam: SamSettings,
     /// Stage 1.
+    #[serde(default)]
     pub classifier: ClassifierConfig,
     /// Stage 2.
     #[serde(default)]
@@ -106,6 +108,11 @@ impl WeakConfig {
     /// # Errors
     /// [`WeakError::Setting`] for one out of its range.
     pub fn check(&self) -> Result<(), WeakError> {
+        for (name, seed) in [("detector.seed", self.detector.seed), ("retrain.seed", self.retrain.seed)] {
+            if seed != 0 && seed != self.seed {
+                return Err(WeakError::setting(name, seed, "none: the run's `seed` is that of all stages"));
+            }
+        }
         self.classifier.check()?;
         self.proposals.check()?;
         self.detector.check()?;
@@ -228,6 +235,8 @@ pub struct Context<'a> {
     pub engine_hash: &'a dyn Fn(&SamSettings) -> Result<String, WeakError>,
     /// Where the classifier runs, without autodiff.
     pub device: &'a Device,
+    /// Folders of other runs: what they have done under the same key is copied instead of done again.
+    pub reuse: &'a [PathBuf],
     /// Asks for an end.
     pub stop: &'a Stop,
     /// Where progress is shown.
@@ -321,6 +330,10 @@ fn run_stage(
             format!("has no {MARKER}: it is not a stage's, and is left alone"),
         ));
     }
+    if let Some((from, figures)) = take_over(stage, &key, &folder, context.reuse)? {
+        say(&format!("{}: the same as in {}, copied", stage.name(), from.display()));
+        return Ok(Done { stage, folder, before: true, figures });
+    }
     create_parent(&path)?;
     write_json(
         &path,
@@ -354,6 +367,59 @@ fn key_of(stage: Stage, inputs: &Value, root: &Path) -> Result<String, WeakError
         hash.update(format!("{:?}", found.files));
     }
     Ok(hex(hash))
+}
+
+/// Copies a stage that another run has done under this key, whole or not at all; where from, and its figures.
+fn take_over(
+    stage: Stage,
+    key: &str,
+    folder: &Path,
+    others: &[PathBuf],
+) -> Result<Option<(PathBuf, Value)>, WeakError> {
+    // Of these the folders are for a person's hands, or name places.
+    if matches!(stage, Stage::Review | Stage::Corrections) {
+        return Ok(None);
+    }
+    for other in others {
+        let from = other.join(stage.folder());
+        let path = from.join(MARKER);
+        if from == folder || !path.is_file() {
+            continue;
+        }
+        let marker: Marker = read_json(&path)?;
+        if marker.key != key || !marker.done || !files_are(&from, &marker.files)? {
+            continue;
+        }
+        // A folder that was begun under this key: what it holds is less than what comes.
+        let unreadable = |source| WeakError::Read { path: folder.to_owned(), source };
+        if folder.exists() {
+            fs::remove_dir_all(folder).map_err(unreadable)?;
+        }
+        let part = folder.with_extension("copying");
+        if part.exists() {
+            fs::remove_dir_all(&part).map_err(unreadable)?;
+        }
+        create_parent(folder)?;
+        copy_folder(&from, &part)?;
+        fs::rename(&part, folder).map_err(unreadable)?;
+        return Ok(Some((from, marker.figures)));
+    }
+    Ok(None)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<(), WeakError> {
+    let failed = |source| WeakError::Read { path: from.to_owned(), source };
+    fs::create_dir_all(to).map_err(failed)?;
+    for entry in fs::read_dir(from).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let target = to.join(entry.file_name());
+        if entry.file_type().map_err(failed)?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 fn files_are(folder: &Path, files: &BTreeMap<String, String>) -> Result<bool, WeakError> {

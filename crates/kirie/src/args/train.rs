@@ -22,8 +22,8 @@ pub(crate) enum TrainCommand {
     Continual(Box<TrainContinualArgs>),
     /// Pre-train an encoder on pictures without labels, by views of their regions or of the whole
     Contrastive(Box<TrainContrastiveArgs>),
-    /// Learn to detect from image-level labels: pictures that say what they show, but not where
-    Weak(TrainWeakArgs),
+    /// Learn to detect from image-level labels: pictures that say what they show, but not where; or compare ways to do so
+    Weak(Box<TrainWeakArgs>),
 }
 
 #[derive(Debug, Args)]

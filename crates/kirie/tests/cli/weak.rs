@@ -37,6 +37,7 @@ lr = 1e-2
 rule = { kind = "adamw" }
 
 [classifier.plan.schedule]
+warmup = 0
 decay = { kind = "constant" }
 
 [proposals]
@@ -93,6 +94,13 @@ fn from_labels_to_proposals_and_their_recall() {
         assert!(place.path("run").join(name).is_file(), "{name}");
     }
 
+    // Another run of the same settings takes over what is done; of others it does not.
+    let reuse = "--reuse run --stage classifier --stage proposals --config weak.toml";
+    let second = place.run(&format!("{ALONE} {reuse} -o second")).done();
+    assert!(second.stderr.contains("proposals: the same as in run"), "{}", second.stderr);
+    assert_eq!(place.json(&format!("second/{PROPOSALS}")), proposals);
+    place.refuses(&format!("{ALONE} {reuse} --reuse nowhere -o third"), 1, &["nowhere"]);
+
     // Done is done; a changed setting does again what depends on it.
     let again = place.run(&format!("{LINE} --resume run")).done();
     assert!(again.stderr.contains("proposals: done before"), "{}", again.stderr);
@@ -102,10 +110,16 @@ fn from_labels_to_proposals_and_their_recall() {
     assert!(!one.stdout.contains("classifier"), "{}", one.stdout);
 
     let line = "evaluate weak run --threads 1";
-    let recall = place.run(&format!("{line} --search -o out --json")).done().json();
+    // The run's own proposals as somebody else's, and those of another part.
+    let own = format!("--proposals run/{PROPOSALS}");
+    let recall = place.run(&format!("{line} --search {own} -o out --json")).done().json();
     assert_eq!(recall["recall"][0]["recall"]["boxes"], json!(4));
     let rows = recall["recall"].as_array().unwrap();
-    assert_eq!(rows.last().unwrap()["proposals"], json!("selective search"));
+    let names: Vec<&str> = rows.iter().rev().take(4).map(|row| row["proposals"].as_str().unwrap()).collect();
+    assert_eq!(names, ["proposals, as many", "proposals", "selective search, as many", "selective search"]);
+    assert_eq!(rows[rows.len() - 1]["recall"]["best"], rows[0]["recall"]["best"]);
+    assert_eq!(recall["masks"], json!(null));
+    place.refuses(&format!("{line} --proposals run/stage-2-proposals/proposals-test.json"), 1, &["images/p"]);
     assert_eq!(place.json("out/metrics.json"), recall);
     assert!(place.path("out/report.html").is_file());
     let told = place.run(&format!("{line} --split test")).done().stdout;
@@ -150,6 +164,47 @@ fn what_cannot_be_is_refused_before_anything_is_written() {
     place.refuses(&csv, 1, &["labels.csv", "images/gone.png"]);
     place.refuses(&format!("{line} --stage painting"), 2, &["classifier, proposals, detector"]);
     place.refuses("train weak", 2, &["--config"]);
+    place.refuses(&format!("{line} --dry-run"), 2, &["--sweep"]);
+    place.refuses(&format!("{line} --sweep weak.toml"), 2, &["--sweep"]);
     place.refuses("train weak --resume nowhere", 1, &["nowhere", "holds no run"]);
     place.refuses("evaluate weak nowhere", 1, &["nowhere"]);
+}
+
+#[test]
+fn a_sweep_says_what_it_would_do() {
+    let place = place();
+    let sweep = r#"
+base = "weak.toml"
+seeds = [0, 4]
+
+[settings.detector.plan]
+steps = 30
+
+[[runs]]
+name = "oicr"
+scored = "detector"
+detector.weak = "oicr"
+
+[[runs]]
+name = "top"
+pseudo.rule = { kind = "top", count = 1 }
+
+[[runs]]
+name = "true"
+scored = "true-boxes"
+"#;
+    place.write("sweep.toml", sweep);
+    let line = "train weak --threads 1 --sweep sweep.toml";
+    let told = place.run(&format!("{line} --dry-run --json")).done().json();
+    assert_eq!(told["runs"].as_array().unwrap().len(), 6);
+    assert_eq!(told["runs"][5], json!({ "name": "true", "scored": "true-boxes", "seed": 4 }));
+    // OICR's detector and MIST's, for two seeds; retraining on pseudo boxes and on true ones.
+    assert_eq!(told["work"][2], json!({ "stage": "detector", "times": 4, "steps": 120 }));
+    assert_eq!(told["work"][4]["times"], json!(4));
+    let text = place.run(&format!("{line} --dry-run")).done().stdout;
+    assert!(text.contains("true-s4") && text.contains("dry run"), "{text}");
+    place.refuses(line, 2, &["--output"]);
+    place.refuses(&format!("{line} --set score=val -o out"), 1, &["data.others"]);
+    place.refuses(&format!("{line} --set settings.data.path=nowhere -o out"), 1, &["nowhere"]);
+    assert!(!place.path("out").exists());
 }

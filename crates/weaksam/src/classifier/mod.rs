@@ -15,8 +15,11 @@ pub mod train;
 mod views;
 
 use kirie_engine::Plan;
+use kirie_engine::optim::{Adam, Clip, Group, OptimizerConfig, Rule};
+use kirie_engine::schedule::{Decay, Schedule};
+use kirie_run::config::over;
 use kirie_sam::encoders::EfficientVitConfig;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use maps::{ClassMaps, MapOptions, class_maps};
 pub use model::{Answer, Classifier};
@@ -28,29 +31,68 @@ use crate::WeakError;
 
 /// A classifier and its training: the table `classifier` of a configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct ClassifierConfig {
     /// The network.
-    #[serde(default)]
     pub model: ModelConfig,
     /// Strongest changes of a picture in training.
-    #[serde(default)]
     pub augment: Augment,
     /// Pictures in a batch.
-    #[serde(default = "eight")]
     pub batch: usize,
     /// One picture in so many, by a hash of its name, is not learned from but validated with; 0 for none.
-    #[serde(default = "ten")]
     pub validate_one_in: u64,
-    /// Steps, optimiser, schedule, checkpoints.
+    /// Steps, optimiser, schedule, checkpoints. A table need only say what differs from the default's.
+    #[serde(deserialize_with = "partial_plan")]
     pub plan: Plan,
 }
 
-fn eight() -> usize {
-    8
+impl Default for ClassifierConfig {
+    fn default() -> Self {
+        Self {
+            model: ModelConfig::default(),
+            augment: Augment::default(),
+            batch: 8,
+            validate_one_in: 10,
+            plan: default_plan(),
+        }
+    }
 }
-fn ten() -> u64 {
-    10
+
+/// AdamW as WeakTr's; an encoder's weights learn more slowly than what is new, and its first stages stay as they are.
+fn default_plan() -> Plan {
+    let group = |name: &str, lr: f64, weight_decay: Option<f32>, frozen: bool| Group {
+        name: name.to_owned(),
+        lr,
+        weight_decay,
+        frozen,
+    };
+    Plan {
+        steps: 400,
+        accumulate: 1,
+        optimizer: OptimizerConfig {
+            rule: Rule::AdamW(Adam::default()),
+            lr: 5e-4,
+            weight_decay: 0.05,
+            clip: Clip::Norm(1.0),
+            groups: vec![
+                group("norm|bias|cls_token|pos_embed", 1.0, Some(0.0), false),
+                group("backbone", 0.2, None, false),
+                group(r"backbone\.stages\.[01]\.", 1.0, None, true),
+            ],
+        },
+        schedule: Schedule { warmup: 40, decay: Decay::Cosine { end: 0.02 } },
+        average: None,
+        log_every: 10,
+        checkpoint_every: 50,
+        keep: 2,
+        validate_every: 100,
+        workers: 1,
+        activation_checkpointing: false,
+    }
+}
+
+fn partial_plan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Plan, D::Error> {
+    over(&default_plan(), deserializer)
 }
 
 /// The network.

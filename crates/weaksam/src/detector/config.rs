@@ -3,10 +3,14 @@
 use kirie_engine::Plan;
 use kirie_engine::optim::{Adam, Clip, Group, OptimizerConfig, Rule as UpdateRule};
 use kirie_engine::schedule::{Decay, Schedule};
-use serde::{Deserialize, Serialize};
+use kirie_run::config::over;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::mining::Rule;
 use crate::WeakError;
+use crate::boxes::AnswerConfig;
 use crate::network::{BackboneConfig, FeatureConfig, HeadConfig, InputConfig};
 
 /// A published detector.
@@ -27,7 +31,7 @@ pub enum Preset {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DetectorConfig {
-    /// Seed of all that is random.
+    /// Seed of all that is random; in the chain the run's.
     pub seed: u64,
     /// Sizes of pictures.
     pub input: InputConfig,
@@ -36,12 +40,16 @@ pub struct DetectorConfig {
     /// Vectors of boxes.
     pub head: HeadConfig,
     /// Which proposals are looked at.
-    pub proposals: ProposalConfig,
-    /// The detector's own parts.
-    pub weak: WeakConfig,
+    pub proposals: ProposalLimits,
+    /// The detector's own parts: the name of a preset, or a table of what differs from the preset that its key `preset` names
+    /// (without it from MIST's).
+    #[serde(deserialize_with = "preset_or_table")]
+    pub weak: MilConfig,
     /// What becomes of its answers.
-    pub test: TestConfig,
-    /// How long, how fast.
+    #[serde(deserialize_with = "partial_answers")]
+    pub answers: AnswerConfig,
+    /// How long, how fast. A table need only say what differs from the default's.
+    #[serde(deserialize_with = "partial_plan")]
     pub plan: Plan,
 }
 
@@ -51,27 +59,57 @@ impl Default for DetectorConfig {
     }
 }
 
+/// Detections of proposals: as many as there are proposals, as a rule.
+const ANSWERS: AnswerConfig = AnswerConfig { least_score: 0.0, nms: 0.3, most: 300 };
+
+fn partial_answers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AnswerConfig, D::Error> {
+    over(&ANSWERS, deserializer)
+}
+
+pub(crate) fn partial_plan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Plan, D::Error> {
+    over(&default_plan(), deserializer)
+}
+
+fn preset_or_table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MilConfig, D::Error> {
+    let mut said = Value::deserialize(deserializer)?;
+    let named = |name: Value| serde_json::from_value::<Preset>(name).map_err(D::Error::custom);
+    if said.is_string() {
+        return Ok(MilConfig::preset(named(said)?));
+    }
+    let name = said.as_object_mut().and_then(|table| table.remove("preset"));
+    let base = MilConfig::preset(name.clone().map_or(Ok(Preset::Mist), named)?);
+    let all = serde_json::to_value(&base).map_err(D::Error::custom)?;
+    let left_out = |key: &String| said.get(key).is_none();
+    if name.is_some() && !all.as_object().is_some_and(|all| all.keys().any(left_out)) {
+        // A run's own file says everything: a preset put beside it would change nothing, in silence.
+        return Err(D::Error::custom(
+            "preset says what the keys are that are left out, and none is; weak = \"PRESET\" takes all of them from it",
+        ));
+    }
+    over(&base, said).map_err(D::Error::custom)
+}
+
 /// Which proposals are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ProposalConfig {
+pub struct ProposalLimits {
     /// The most a picture; the best scored are kept.
     pub most: usize,
     /// Boxes with a shorter side are left out, pixels of the picture.
     pub least_side: f32,
 }
 
-impl Default for ProposalConfig {
+impl Default for ProposalLimits {
     fn default() -> Self {
         Self { most: 300, least_side: 1.0 }
     }
 }
 
-/// The parts of the weak detectors. What is not told is MIST's.
+/// The parts of the weak detectors, which learn from pictures as bags of proposals (multiple instance learning).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct WeakConfig {
-    /// Share of the hidden values that are left out in training.
+pub struct MilConfig {
+    /// Share of the hidden values that are left out in training, in both layers (published: 0.5 at a width of 4096).
     pub dropout: f64,
     /// Weights of the losses of the refinement branches, one a branch; none for WSDDN alone.
     pub refinements: Vec<f64>,
@@ -87,7 +125,7 @@ pub struct WeakConfig {
     pub drop_block: DropBlockConfig,
 }
 
-impl Default for WeakConfig {
+impl Default for MilConfig {
     fn default() -> Self {
         Self::preset(Preset::Mist)
     }
@@ -119,24 +157,6 @@ impl Default for DropBlockConfig {
     }
 }
 
-/// What becomes of a detector's answers.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TestConfig {
-    /// Boxes below this score are left out.
-    pub least_score: f32,
-    /// Overlap above which the lower scored box of a class is suppressed.
-    pub nms: f32,
-    /// The most boxes a picture.
-    pub most: usize,
-}
-
-impl Default for TestConfig {
-    fn default() -> Self {
-        Self { least_score: 0.0, nms: 0.3, most: 300 }
-    }
-}
-
 pub(crate) fn default_plan() -> Plan {
     Plan {
         // A picture a step, as the published ones have it on each device.
@@ -160,11 +180,13 @@ pub(crate) fn default_plan() -> Plan {
     }
 }
 
-impl WeakConfig {
+impl MilConfig {
     /// A published detector's.
     pub fn preset(preset: Preset) -> Self {
         let oicr = Self {
-            dropout: 0.5,
+            // Published: half of 4096 values that have seen ImageNet. Half of a few hundred new ones, twice, hides from a step of one
+            // picture what it could tell.
+            dropout: 0.2,
             refinements: vec![1.0; 3],
             rule: Rule::Top,
             foreground: 0.5,
@@ -217,18 +239,6 @@ impl WeakConfig {
     }
 }
 
-impl TestConfig {
-    pub(crate) fn check(&self) -> Result<(), WeakError> {
-        if !(0.0..=1.0).contains(&self.nms) {
-            return Err(WeakError::setting("test.nms", self.nms, "0 to 1"));
-        }
-        if self.most == 0 {
-            return Err(WeakError::setting("test.most", 0, "1 or more"));
-        }
-        Ok(())
-    }
-}
-
 impl DetectorConfig {
     /// A published detector on the default features.
     pub fn preset(preset: Preset) -> Self {
@@ -237,9 +247,9 @@ impl DetectorConfig {
             input: InputConfig::default(),
             features: FeatureConfig::default(),
             head: HeadConfig::default(),
-            proposals: ProposalConfig::default(),
-            weak: WeakConfig::preset(preset),
-            test: TestConfig::default(),
+            proposals: ProposalLimits::default(),
+            weak: MilConfig::preset(preset),
+            answers: ANSWERS,
             plan: default_plan(),
         }
     }
@@ -250,7 +260,7 @@ impl DetectorConfig {
         self.features.check()?;
         self.head.check()?;
         self.weak.check()?;
-        self.test.check()?;
+        self.answers.check()?;
         if self.proposals.most == 0 {
             return Err(WeakError::setting("proposals.most", 0, "1 or more"));
         }

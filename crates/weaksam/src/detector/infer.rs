@@ -101,11 +101,11 @@ pub fn detect_one(
     let [width, height] = picture.size.map(|side| side as f32);
     let mut found = Found::default();
     for (index, (score, corners)) in scores.into_iter().zip(boxes).enumerate() {
-        if score >= config.test.least_score {
+        if score >= config.answers.least_score {
             found.push(clip(&corners, width, height), score, index % classes);
         }
     }
-    Ok(found.suppressed(classes, config.test.nms, config.test.most))
+    Ok(found.suppressed(classes, config.answers.nms, config.answers.most))
 }
 
 /// As the file has it; boxes of which nothing is left inside of the picture are left out.

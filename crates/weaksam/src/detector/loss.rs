@@ -3,7 +3,7 @@
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::config::WeakConfig;
+use super::config::MilConfig;
 use super::mining::{Targets, assign, mine};
 use super::model::Answers;
 use crate::boxes::BoxCoder;
@@ -79,16 +79,22 @@ fn smooth_l1(x: Tensor<2>) -> Tensor<2> {
 /// All losses of a picture that shows the classes `present`, whose proposals are `boxes`.
 ///
 /// The pseudo boxes of a branch come from the one before, the first's from the two streams; no gradient goes through them.
-pub fn detector_loss(answers: Answers, present: &[usize], boxes: &[Corners], config: &WeakConfig) -> Loss {
+pub fn detector_loss(answers: Answers, present: &[usize], boxes: &[Corners], config: &MilConfig) -> Loss {
     let [_, classes] = answers.streams[0].dims();
     let scores = stream_scores(answers.streams);
     let mut before = (host(scores.clone()), classes);
     let mut total = image_loss(scores, present, config.sum_classes);
-    // Whether what the picture shows is known at all; only then can where it is be.
+    // For the log: whether what the picture shows is known at all; only then can where it is be.
     let sums = |class: usize| before.0.iter().skip(class).step_by(classes).sum::<f32>();
     let best = (0..classes).max_by(|a, b| sums(*a).total_cmp(&sums(*b)));
-    let shown = best.is_some_and(|class| present.contains(&class));
-    let mut terms = vec![("image", number(&total)), ("shown", f64::from(u8::from(shown)))];
+    let mut terms = vec![("image", number(&total))];
+    if let (Some(best), false) = (best, present.is_empty()) {
+        terms.push(("shown", f64::from(u8::from(present.contains(&best)))));
+        // And whether it is at one place: the share of a class's score that its best proposal has.
+        let peak = |class: &usize| before.0.iter().skip(*class).step_by(classes).copied().fold(0.0, f32::max);
+        let peaks: f32 = present.iter().map(peak).sum();
+        terms.push(("peak", f64::from(peaks) / present.len() as f64));
+    }
     let (mut refine, mut regress, mut found) = (0.0, 0.0, 0);
     let mut steps = answers.regress.into_iter();
     for (logits, weight) in answers.refine.into_iter().zip(&config.refinements) {

@@ -8,7 +8,8 @@
 //! | [`drop_block`] | MIST's adversary |
 //! | [`train`], [`infer`] | learning, and detections by several views |
 //!
-//! Against the published ones: a compact backbone in place of VGG16, so a width of 256 in place of 4096; continuous boxes in
+//! Against the published ones: a compact backbone in place of VGG16, so a width of 256 in place of 4096 and a dropout of 0.2 in
+//! place of 0.5; continuous boxes in
 //! place of the "+1" convention; the image-level stream has no column for the background, which MIST's has and teaches 0.
 
 pub mod config;
@@ -45,7 +46,7 @@ const SHOWN_SCORE: f32 = 0.1;
 pub struct DetectorFiles {
     /// The folder that pictures are named from.
     pub root: PathBuf,
-    /// Proposals and labels to learn from.
+    /// Proposals and labels to learn from; a picture without labels shows none of the classes.
     pub train: PathBuf,
     /// Proposals of pictures to detect in, each with the file that detections go to (and a page of the same name); those to learn from are not among them
     /// unless named here.
@@ -86,7 +87,7 @@ pub fn run(
 ) -> Result<DetectorSummary, WeakError> {
     config.check()?;
     let proposals = Proposals::read(&files.train)?;
-    let pictures = Pictures::of_proposals(&files.root, &proposals, &config.proposals).to_learn_from(true)?;
+    let pictures = Pictures::of_proposals(&files.root, &proposals, &config.proposals).with_labels()?;
     let folder = open_run(output, config)?;
     let begun = !folder.checkpoints().list()?.is_empty();
     let trained = device.clone().autodiff();

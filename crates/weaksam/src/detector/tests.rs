@@ -4,7 +4,7 @@ use std::path::Path;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::config::{DropBlockConfig, WeakConfig};
+use super::config::{DropBlockConfig, MilConfig};
 use super::loss::{detector_loss, host, image_loss, refinement_loss, regression_loss, stream_scores};
 use super::mining::{Rule, Targets};
 use super::model::Answers;
@@ -100,12 +100,38 @@ fn pseudo_labels_are_constants() {
         let refine =
             (0..refinements.len()).map(|branch| matrix(12, 4, 3 + branch, &device).require_grad()).collect();
         let answers = Answers { streams: streams.clone(), refine, regress: Vec::new() };
-        let config = WeakConfig { refinements, ..WeakConfig::preset(Preset::OicrNear) };
+        let config = MilConfig { refinements, ..MilConfig::preset(Preset::OicrNear) };
         let loss = detector_loss(answers, &[0, 2], &boxes, &config);
         let gradients = loss.total.backward();
         streams.each_ref().map(|stream| host(stream.grad(&gradients).unwrap()))
     };
     assert_eq!(gradient(Vec::new()), gradient(vec![1.0, 5.0]));
+}
+
+/// What the log says of a picture: whether its strongest class is one that it shows, and how much of a class is at one place.
+#[test]
+fn what_is_known_and_where() {
+    let device = Device::flex();
+    let rows = |values: [f32; 6]| Tensor::<2>::from_data(TensorData::new(values.to_vec(), [3, 2]), &device);
+    // Three proposals, two classes; the first stream is sure of class 0 everywhere, the second of the first proposal for class 0.
+    let streams = || [rows([50.0, 0.0, 50.0, 0.0, 50.0, 0.0]), rows([50.0, 0.0, 0.0, 0.0, 0.0, 0.0])];
+    let boxes: Vec<Corners> = (0..3).map(|i| [20.0 * i as f32, 0.0, 20.0 * i as f32 + 10.0, 10.0]).collect();
+    let config = MilConfig::preset(Preset::Wsddn);
+    let terms = |present: &[usize]| {
+        let answers = Answers { streams: streams(), refine: Vec::new(), regress: Vec::new() };
+        let terms = detector_loss(answers, present, &boxes, &config).terms;
+        move |name: &str| terms.iter().find(|(own, _)| *own == name).map(|(_, value)| *value)
+    };
+    let right = terms(&[0]);
+    assert_eq!(right("shown"), Some(1.0));
+    assert!(right("peak").is_some_and(|peak| (peak - 1.0).abs() < 1e-4));
+    let wrong = terms(&[1]);
+    assert_eq!(wrong("shown"), Some(0.0));
+    assert!(wrong("peak").is_some_and(|peak| peak < 1e-4));
+    assert!(right("image").unwrap() < 0.01 && wrong("image").unwrap() > 5.0);
+    // A picture that shows nothing has a loss, and nothing that could be known of where.
+    let none = terms(&[]);
+    assert!(none("image").unwrap() > 5.0 && none("shown").is_none() && none("peak").is_none());
 }
 
 fn config(preset: Preset, steps: u64) -> DetectorConfig {
@@ -251,7 +277,7 @@ fn what_nothing_can_be_learned_from() {
     let run = |files: &DetectorFiles, name: &str| {
         super::run(&config, files, None, &folder.path().join(name), &device, &stop, ProgressMode::Silent)
     };
-    // Two of the pictures: one without labels, one without boxes. They are named, and the others are learned from.
+    // A picture without labels shows nothing, which can be learned; one without boxes is named, and the others are learned from.
     let mut proposals = Proposals::read(&files.train).unwrap();
     proposals.images[0].labels.clear();
     proposals.images[1].boxes.clear();
@@ -260,7 +286,7 @@ fn what_nothing_can_be_learned_from() {
     proposals.classes.push("never".to_owned());
     proposals.write(&files.train).unwrap();
     let summary = run(&files, "run").unwrap();
-    assert_eq!((summary.pictures, summary.left_out.len()), (10, 2));
+    assert_eq!((summary.pictures, summary.left_out.len()), (11, 1));
     let found = Detections::read(&files.detect[0].1).unwrap();
     assert_eq!((found.images.len(), found.images[1].boxes.len()), (12, 0));
     assert!(found.images[0].boxes.iter().all(|corners| to_bbox(*corners).area() > 0.0));
@@ -359,4 +385,41 @@ fn bad_settings_are_named() {
     let mut changed = DetectorConfig::default();
     changed.weak.dropout = 0.25;
     assert_eq!(read("weak.dropout = 0.25"), changed);
+    changed.plan.steps = 7;
+    changed.plan.optimizer.lr = 1e-3;
+    changed.answers.nms = 0.4;
+    let text = "weak.dropout = 0.25\nanswers.nms = 0.4\nplan.steps = 7\nplan.optimizer.lr = 1e-3";
+    assert_eq!(read(text), changed);
+}
+
+/// A preset's name stands for all it says; beside other keys it stands for those that are left out.
+#[test]
+fn presets_in_files() {
+    let read = |set: &[&str]| {
+        let sets: Vec<String> = set.iter().map(|set| (*set).to_owned()).collect();
+        kirie_run::config::load::<DetectorConfig>(None, &sets).map(|loaded| loaded.value.weak)
+    };
+    assert_eq!(read(&["weak=oicr-near"]).unwrap(), MilConfig::preset(Preset::OicrNear));
+    assert_eq!(read(&["weak={ preset = \"wsddn\" }"]).unwrap(), MilConfig::preset(Preset::Wsddn));
+    let rule = Rule::Near { share: 0.8, nms: 0.5 };
+    let expected = MilConfig { dropout: 0.1, rule, ..MilConfig::preset(Preset::Oicr) };
+    let sets =
+        ["weak.preset=oicr", "weak.dropout=0.1", "weak.rule={ kind = \"near\", share = 0.8, nms = 0.5 }"];
+    assert_eq!(read(&sets).unwrap(), expected);
+    let fails = |set: &[&str], expected: &str| {
+        let error = read(set).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    fails(&["weak=oicri"], "unknown variant `oicri`");
+    fails(&["weak.preset=oicri"], "unknown variant `oicri`");
+    fails(&["weak.drop=0.1"], "unknown field `drop`");
+    // A run's own configuration says all keys: the preset would change none of them.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), kirie_run::config::to_toml(&DetectorConfig::default()).unwrap()).unwrap();
+    let resumed = |set: &str| {
+        kirie_run::config::load::<DetectorConfig>(Some(file.path()), &[set.to_owned()]).map(|l| l.value.weak)
+    };
+    let error = resumed("weak.preset=oicr").unwrap_err().to_string();
+    assert!(error.contains("weak = \"PRESET\""), "{error}");
+    assert_eq!(resumed("weak=oicr").unwrap(), MilConfig::preset(Preset::Oicr));
 }

@@ -9,20 +9,20 @@
 //! `NAME` is the picture's path below the set's folder without its ending, folders joined by `_`; where two pictures would get
 //! the same, the later ones get a number too.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use kirie_data::write::{
     FoundObject, ImageObjects, VocEntry, objects_coco_json, objects_overlay, voc_xml, write_picture,
 };
 use kirie_data::{Image, ImageRecord, create_parent, write_atomic};
-use kirie_mask::BBox;
+use kirie_mask::{BBox, Rle};
 use kirie_run::{Progress, ProgressMode, Stop};
 use kirie_sam::{DecodeMode, Predictor, Prompt};
 use serde::{Deserialize, Serialize};
 
 use crate::WeakError;
-use crate::files::{Detections, ImageDetections, to_bbox};
+use crate::files::{Detections, ImageDetections, read_json, to_bbox};
 use crate::pictures::Pictures;
 
 /// Configuration of the stage.
@@ -174,6 +174,87 @@ pub fn run(
     let text = objects_coco_json(&all, &detections.classes)?;
     write_atomic(&summary.coco, |w| w.write_all(&text))?;
     Ok(summary)
+}
+
+/// The part of an `instances.json` that [`read`] needs.
+#[derive(Deserialize)]
+struct Coco {
+    images: Vec<CocoImage>,
+    annotations: Vec<CocoAnnotation>,
+    categories: Vec<CocoCategory>,
+}
+
+#[derive(Deserialize)]
+struct CocoImage {
+    id: u64,
+    file_name: String,
+    width: u32,
+    height: u32,
+}
+
+#[derive(Deserialize)]
+struct CocoAnnotation {
+    id: u64,
+    image_id: u64,
+    category_id: u64,
+    bbox: [f64; 4],
+    score: f64,
+    #[serde(default)]
+    segmentation: Option<Rle>,
+}
+
+#[derive(Deserialize)]
+struct CocoCategory {
+    id: u64,
+    name: String,
+}
+
+/// Reads an `instances.json` that [`run`] has written: the classes' names, and the objects of every picture.
+///
+/// # Errors
+/// [`WeakError::Read`]; [`WeakError::Content`] for anything that [`run`] would not have written.
+pub fn read(path: &Path) -> Result<(Vec<String>, Vec<ImageObjects>), WeakError> {
+    let Coco { images, annotations, categories } = read_json(path)?;
+    let wrong = |place: String, reason: String| Err(WeakError::content(path, place, reason));
+    if let Some((id, category)) = (1..).zip(&categories).find(|(id, category)| category.id != *id) {
+        let reason =
+            format!("expected categories 1, 2, 3 and so on, found {} in the place of {id}", category.id);
+        return wrong(category.name.clone(), reason);
+    }
+    let mut places = HashMap::new();
+    let mut all: Vec<ImageObjects> = Vec::with_capacity(images.len());
+    for CocoImage { id, file_name: path, width, height } in images {
+        if places.insert(id, all.len()).is_some() {
+            return wrong(path, format!("expected every image once, found {id} again"));
+        }
+        all.push(ImageObjects { image: ImageRecord { path, width, height }, objects: Vec::new() });
+    }
+    for annotation in annotations {
+        let place = || format!("annotation {}", annotation.id);
+        let Some(picture) = places.get(&annotation.image_id).and_then(|at| all.get_mut(*at)) else {
+            return wrong(place(), format!("there is no image {}", annotation.image_id));
+        };
+        let class = annotation.category_id as usize;
+        if !(1..=categories.len()).contains(&class) {
+            return wrong(place(), format!("there is no category {class}"));
+        }
+        let size = (picture.image.width as usize, picture.image.height as usize);
+        if let Some(mask) =
+            annotation.segmentation.as_ref().filter(|mask| (mask.width(), mask.height()) != size)
+        {
+            let (width, height) = size;
+            let reason =
+                format!("expected a mask of {width}x{height}, found {}x{}", mask.width(), mask.height());
+            return wrong(place(), reason);
+        }
+        picture.objects.push(FoundObject {
+            class: class - 1,
+            bbox: BBox::from_xywh(annotation.bbox),
+            score: annotation.score,
+            mask: annotation.segmentation,
+        });
+    }
+    Ok((categories.into_iter().map(|category| category.name).collect(), all))
 }
 
 /// A name for a picture's files that no other has.

@@ -91,6 +91,26 @@ fn boxes_become_masks_and_files_that_are_read_back() {
     // The one without a pixel keeps its box and has no mask.
     assert!(annotations[..3].iter().any(|a| a.get("segmentation").is_none() && a["area"] == 72.0));
 
+    // The COCO file gives back what was written.
+    let (names, found) = read(&summary.coco).unwrap();
+    assert_eq!(names, classes);
+    assert_eq!(found.len(), 4);
+    assert_eq!(found[0].image.path, boxes.images[0].file);
+    assert_eq!(found[0].objects.len(), boxes.images[0].boxes.len() - 1);
+    assert_eq!(found[1].objects[0].bbox, to_bbox(boxes.images[1].boxes[0]));
+    assert_eq!(found[0].objects.iter().filter(|object| object.mask.is_none()).count(), 1);
+    let broken = root.join("broken.json");
+    for (from, to, expected) in [
+        ("\"category_id\":2", "\"category_id\":3", "no category 3"),
+        ("\"image_id\":1,", "\"image_id\":9,", "no image 9"),
+        ("\"width\":72", "\"width\":71", "expected a mask of 71x64"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        fs::write(&broken, text.replace(from, to)).unwrap();
+        let error = read(&broken).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+
     // The VOC files, beside the pictures, are a set with the same boxes.
     for image in &boxes.images {
         let stem = Path::new(&image.file).file_stem().unwrap().to_string_lossy();

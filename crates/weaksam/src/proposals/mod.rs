@@ -10,6 +10,7 @@
 //! the baselines.
 
 pub mod cluster;
+mod once;
 mod page;
 pub mod peaks;
 pub mod query;
@@ -32,6 +33,7 @@ use crate::WeakError;
 use crate::classifier::{ClassMaps, Classifier, MapOptions, ModelConfig, class_maps};
 use crate::files::{ImageProposals, Proposals, Source};
 use crate::labels::{Tagged, Untagged};
+use once::EncodesOnce;
 use peaks::{PeakOptions, PeakRule, peaks};
 use query::{Cues, GridOptions, Masks, ask_cues, ask_grid};
 use select::{Proposal, tidy};
@@ -142,14 +144,14 @@ impl ProposalConfig {
 
 /// The pictures that proposals are made for.
 #[derive(Clone, Copy, Debug)]
-pub enum Pictures<'a> {
+pub enum Part<'a> {
     /// Pictures whose classes are known.
     Tagged(&'a Tagged),
     /// Pictures of which nothing is known; the classifier says what they show.
     Untagged(&'a Untagged),
 }
 
-impl Pictures<'_> {
+impl Part<'_> {
     fn len(&self) -> usize {
         match self {
             Self::Tagged(set) => set.pictures.len(),
@@ -200,7 +202,7 @@ pub(crate) struct Found {
 /// # Errors
 /// Settings out of their range; pictures that cannot be read; [`WeakError::Stopped`].
 pub fn propose(
-    pictures: Pictures<'_>,
+    pictures: Part<'_>,
     tools: &Tools<'_>,
     config: &ProposalConfig,
     path: &Path,
@@ -241,7 +243,7 @@ pub fn propose(
 }
 
 /// The records of an earlier call, as far as they are of these pictures.
-fn done_before(parts: &Path, pictures: Pictures<'_>) -> Result<Vec<ImageProposals>, WeakError> {
+fn done_before(parts: &Path, pictures: Part<'_>) -> Result<Vec<ImageProposals>, WeakError> {
     let mut images = Vec::new();
     for record in kirie_run::log::read(parts)? {
         let index = images.len();
@@ -256,7 +258,7 @@ fn done_before(parts: &Path, pictures: Pictures<'_>) -> Result<Vec<ImageProposal
 
 /// Finds the proposals of a picture.
 pub(crate) fn find(
-    pictures: Pictures<'_>,
+    pictures: Part<'_>,
     index: usize,
     tools: &Tools<'_>,
     config: &ProposalConfig,
@@ -265,6 +267,8 @@ pub(crate) fn find(
     let missing = |what: &str| WeakError::setting("proposals.sources", what, "a source that can be asked");
     let (root, file, tags) = pictures.at(index);
     let image = read_image(root.join(file), &Limits::default())?;
+    let once = tools.engine.map(EncodesOnce::new);
+    let engine = || once.as_ref().map(|engine| engine as &dyn Engine);
     let (mut maps, mut cues) = (None, Cues::default());
     if config.wants_maps() {
         let (model, sizes) = tools.classifier.ok_or_else(|| missing("class maps without a classifier"))?;
@@ -276,7 +280,7 @@ pub(crate) fn find(
     for source in &config.sources {
         match source {
             Source::Grid => {
-                let engine = tools.engine.ok_or_else(|| missing("a grid without a model"))?;
+                let engine = engine().ok_or_else(|| missing("a grid without a model"))?;
                 proposals.extend(ask_grid(engine, &image, &config.grid, stop)?);
             }
             Source::Search => {
@@ -288,7 +292,7 @@ pub(crate) fn find(
         }
     }
     if config.wants_maps() {
-        let engine = tools.engine.ok_or_else(|| missing("cues without a model"))?;
+        let engine = engine().ok_or_else(|| missing("cues without a model"))?;
         let mut predictor = Predictor::new(engine);
         predictor.set_image(&image)?;
         proposals.extend(ask_cues(&predictor, &cues, config.masks, config.cross_nms)?);

@@ -7,7 +7,7 @@ use kirie_mask::Point;
 use kirie_run::Stop;
 use kirie_run::report::{BarSeries, Bars, Page, Picture};
 
-use super::{Pictures, ProposalConfig, Tools, find};
+use super::{Part, ProposalConfig, Tools, find};
 use crate::WeakError;
 use crate::files::{Proposals, Source, to_bbox};
 use crate::show;
@@ -30,7 +30,7 @@ impl Example {
     /// # Errors
     /// As [`super::propose`].
     pub fn some(
-        pictures: Pictures<'_>,
+        pictures: Part<'_>,
         tools: &Tools<'_>,
         config: &ProposalConfig,
         stop: &Stop,
@@ -40,7 +40,7 @@ impl Example {
     }
 
     fn of(
-        pictures: Pictures<'_>,
+        pictures: Part<'_>,
         index: usize,
         tools: &Tools<'_>,
         config: &ProposalConfig,

@@ -6,7 +6,7 @@ use kirie_metrics::{Matching, proposal_recall};
 use serde::{Deserialize, Serialize};
 
 use crate::WeakError;
-use crate::files::{Proposals, Source, to_bbox};
+use crate::files::{ImageProposals, Proposals, Source, to_bbox};
 use crate::measure::Truth;
 
 /// Overlaps that recall is stated at.
@@ -32,6 +32,9 @@ pub struct Recall {
     pub best: [f64; 3],
     /// Each with a proposal of its own, as published, by overlap.
     pub one_to_one: [f64; 3],
+    /// The other way round: the share of the proposals that overlap a true box so much. A detector that begins without knowing
+    /// anything begins with this chance.
+    pub on_objects: [f64; 3],
     /// With the best-scored so many a picture, each true box with its best proposal.
     pub limited: Vec<Limited>,
     /// Mean overlap of true boxes with their best proposal.
@@ -56,7 +59,7 @@ pub struct Limited {
 pub fn recall(proposals: &Proposals, truth: &Truth, sources: Option<&[Source]>) -> Result<Recall, WeakError> {
     let mut pairs: Vec<(Boxes, Boxes)> = Vec::new();
     let mut overlaps: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    let mut count = 0;
+    let (mut count, mut on_objects) = (0, [0_usize; 3]);
     for image in &proposals.images {
         let Some((_, objects)) = truth.pictures.get(&image.file) else { continue };
         let chosen = |index: usize| sources.is_none_or(|sources| sources.contains(&image.source[index]));
@@ -69,6 +72,12 @@ pub fn recall(proposals: &Proposals, truth: &Truth, sources: Option<&[Source]>) 
             overlaps.entry(truth.classes[object.class].clone()).or_default().push(best);
         }
         count += found.len();
+        for bbox in &found {
+            let best = objects.iter().map(|object| bbox.iou(&object.bbox)).fold(0.0, f64::max);
+            for (hits, threshold) in on_objects.iter_mut().zip(THRESHOLDS) {
+                *hits += usize::from(best >= threshold);
+            }
+        }
         pairs.push((
             objects.iter().map(|object| object.bbox.to_xywh()).collect(),
             found.iter().map(kirie_mask::BBox::to_xywh).collect(),
@@ -94,10 +103,29 @@ pub fn recall(proposals: &Proposals, truth: &Truth, sources: Option<&[Source]>) 
         thresholds: THRESHOLDS,
         best,
         one_to_one: of(usize::MAX, Matching::OneToOne)?,
+        on_objects: on_objects.map(|hits| hits as f64 / count.max(1) as f64),
         limited: limited.collect::<Result<_, WeakError>>()?,
         mean_best_overlap: mean(&overlaps.values().flatten().copied().collect::<Vec<f64>>()),
         classes: overlaps.iter().map(|(class, own)| (class.clone(), (mean(own), own.len()))).collect(),
     })
+}
+
+/// Of other proposals for the pictures of `own`, in each picture as many as `own` has there, the best-scored: what they are worth at
+/// an equal number. Where they are fewer, all of them.
+///
+/// # Errors
+/// A picture of `own` that the others do not have.
+pub fn as_many(others: &Proposals, own: &Proposals) -> Result<Proposals, WeakError> {
+    let by_file: BTreeMap<&str, &ImageProposals> =
+        others.images.iter().map(|image| (image.file.as_str(), image)).collect();
+    let images = own.images.iter().map(|image| match by_file.get(image.file.as_str()) {
+        Some(other) => Ok(other.best(image.boxes.len())),
+        None => Err(WeakError::Labels {
+            set: "the proposals to compare with".to_owned(),
+            reason: format!("expected some for every picture, found none for {}", image.file),
+        }),
+    });
+    Ok(Proposals { classes: own.classes.clone(), images: images.collect::<Result<_, _>>()? })
 }
 
 #[cfg(test)]
@@ -105,8 +133,15 @@ mod tests {
     use kirie_mask::BBox;
 
     use super::*;
-    use crate::files::ImageProposals;
     use crate::measure::TrueObject;
+
+    fn all_but_the_first(proposals: &Proposals) -> Proposals {
+        let mut rest = proposals.clone();
+        rest.images[0].boxes.remove(0);
+        rest.images[0].scores.remove(0);
+        rest.images[0].source.remove(0);
+        rest
+    }
 
     #[test]
     fn known_overlaps_give_known_recall() {
@@ -135,9 +170,17 @@ mod tests {
         // 0.8 and 1 of the second proposal; only one of them may have it.
         assert_eq!(all.best, [1.0, 1.0, 0.5]);
         assert_eq!(all.one_to_one, [0.5, 0.5, 0.5]);
+        // One of two proposals lies on an object, wholly.
+        assert_eq!(all.on_objects, [0.5, 0.5, 0.5]);
         assert!((all.mean_best_overlap - 0.9).abs() < 1e-12);
         let grid = recall(&proposals, &truth, Some(&[Source::Grid])).unwrap();
         assert_eq!((grid.best, grid.proposals), ([0.0; 3], 1.0));
         assert!(recall(&Proposals::default(), &truth, None).is_err());
+
+        // Two against one: of the two the better one is looked at, which is the worse for these boxes.
+        let one = all_but_the_first(&proposals);
+        assert_eq!(recall(&as_many(&proposals, &one).unwrap(), &truth, None).unwrap().best, [0.0; 3]);
+        assert_eq!(as_many(&one, &proposals).unwrap().images, one.images);
+        assert!(as_many(&Proposals::default(), &one).unwrap_err().to_string().contains("1.png"));
     }
 }

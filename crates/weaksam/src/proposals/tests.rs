@@ -42,7 +42,7 @@ fn the_grid_finds_what_is_drawn_and_every_source_is_named() {
     let path = folder.path().join("out/proposals.json");
     let never = Stop::never();
     let go = |config: &ProposalConfig| {
-        propose(Pictures::Tagged(&set), &tools, config, &path, &never, ProgressMode::Silent).unwrap().0
+        propose(Part::Tagged(&set), &tools, config, &path, &never, ProgressMode::Silent).unwrap().0
     };
     let all = go(&config());
     assert_eq!(Proposals::read(&path).unwrap(), all);
@@ -58,7 +58,7 @@ fn the_grid_finds_what_is_drawn_and_every_source_is_named() {
     let search = go(&ProposalConfig { sources: vec![Source::Search], ..config() });
     assert!(recall(&search, &truth, None).unwrap().best[0] > 0.9);
 
-    let examples = Example::some(Pictures::Tagged(&set), &tools, &config(), &never).unwrap();
+    let examples = Example::some(Part::Tagged(&set), &tools, &config(), &never).unwrap();
     let html = page(&all, &examples, &[]).unwrap().html();
     assert!(html.contains("coarse map of disc") && html.contains("images/p3.png"));
 }
@@ -80,7 +80,7 @@ fn where_the_model_finds_nothing_the_picture_is_the_proposal() {
     let config = ProposalConfig { sources: vec![Source::Grid], ..config() };
     let path = folder.path().join("proposals.json");
     let never = Stop::never();
-    let pictures = Pictures::Tagged(&set);
+    let pictures = Part::Tagged(&set);
     let (found, _) = propose(pictures, &tools, &config, &path, &never, ProgressMode::Silent).unwrap();
     for image in &found.images {
         assert_eq!(image.boxes, [[0.0, 0.0, 72.0, 64.0]]);

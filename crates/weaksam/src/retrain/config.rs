@@ -1,17 +1,19 @@
 //! Configuration of the two-stage detector.
 
 use kirie_engine::Plan;
-use serde::{Deserialize, Serialize};
+use kirie_run::config::over;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::WeakError;
-use crate::detector::config::default_plan;
+use crate::boxes::AnswerConfig;
+use crate::detector::config::{default_plan, partial_plan};
 use crate::network::{FeatureConfig, HeadConfig, InputConfig};
 
 /// Configuration of a detector that learns from boxes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetrainConfig {
-    /// Seed of all that is random.
+    /// Seed of all that is random; in the chain the run's.
     pub seed: u64,
     /// Sizes of pictures.
     pub input: InputConfig,
@@ -26,27 +28,18 @@ pub struct RetrainConfig {
     /// RoI drop.
     pub drop: DropConfig,
     /// What becomes of its answers.
+    #[serde(deserialize_with = "partial_answers")]
     pub answers: AnswerConfig,
-    /// How long, how fast.
+    /// How long, how fast. A table need only say what differs from the default's.
+    #[serde(deserialize_with = "partial_plan")]
     pub plan: Plan,
 }
 
-/// What becomes of the detector's answers.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AnswerConfig {
-    /// Boxes below this score are left out.
-    pub least_score: f32,
-    /// Overlap above which the lower scored box of a class is suppressed.
-    pub nms: f32,
-    /// The most boxes a picture.
-    pub most: usize,
-}
+/// Detections of all views together.
+const ANSWERS: AnswerConfig = AnswerConfig { least_score: 0.05, nms: 0.5, most: 100 };
 
-impl Default for AnswerConfig {
-    fn default() -> Self {
-        Self { least_score: 0.05, nms: 0.5, most: 100 }
-    }
+fn partial_answers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AnswerConfig, D::Error> {
+    over(&ANSWERS, deserializer)
 }
 
 /// Configuration of the region proposal network.
@@ -148,7 +141,7 @@ impl Default for RetrainConfig {
             rpn: RpnConfig::default(),
             sample: SampleConfig::default(),
             drop: DropConfig::default(),
-            answers: AnswerConfig::default(),
+            answers: ANSWERS,
             plan: default_plan(),
         }
     }
@@ -160,6 +153,7 @@ impl RetrainConfig {
         self.input.check()?;
         self.features.check()?;
         self.head.check()?;
+        self.answers.check()?;
         let rpn = &self.rpn;
         for (name, values) in [("rpn.sides", &rpn.sides), ("rpn.ratios", &rpn.ratios)] {
             if values.is_empty() || values.iter().any(|v| !(v.is_finite() && *v > 0.0)) {
@@ -170,7 +164,6 @@ impl RetrainConfig {
             ("rpn.positive", rpn.positive),
             ("rpn.negative", rpn.negative),
             ("rpn.nms", rpn.nms),
-            ("answers.nms", self.answers.nms),
             ("sample.foreground", self.sample.foreground),
             ("sample.foreground_share", self.sample.foreground_share),
             ("drop.start", self.drop.start as f32),
@@ -186,7 +179,6 @@ impl RetrainConfig {
             ("rpn.before_nms", rpn.before_nms),
             ("rpn.after_nms", rpn.after_nms),
             ("sample.count", self.sample.count),
-            ("answers.most", self.answers.most),
         ];
         if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return Err(WeakError::setting(name, 0, "1 or more"));

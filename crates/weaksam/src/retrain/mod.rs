@@ -26,7 +26,7 @@ pub use train::train_two_stage;
 use crate::WeakError;
 use crate::detector::infer::to_file;
 use crate::detector::same_classes;
-use crate::files::{Detections, Proposals};
+use crate::files::Detections;
 use crate::page::boxes_page;
 use crate::pictures::Pictures;
 use crate::stage::{load_run, open_run};
@@ -39,9 +39,10 @@ const SHOWN_SCORE: f32 = 0.3;
 pub struct RetrainFiles {
     /// The folder that pictures are named from.
     pub root: PathBuf,
-    /// Boxes to learn from (`pseudo.json`).
+    /// Boxes to learn from (`pseudo.json`); a picture without boxes and labels shows none of the classes.
     pub train: PathBuf,
-    /// Pictures to detect in, as a file of boxes that are not looked at, each with the file that detections go to (and a page of the same name).
+    /// Pictures to detect in, as files of proposals or boxes of which only the list of pictures is read, each with the file that
+    /// detections go to (and a page of the same name).
     pub detect: Vec<(PathBuf, PathBuf)>,
 }
 
@@ -78,7 +79,7 @@ pub fn run(
 ) -> Result<RetrainSummary, WeakError> {
     config.check()?;
     let objects = Detections::read(&files.train)?;
-    let pictures = Pictures::of_objects(&files.root, &objects).to_learn_from(false)?;
+    let pictures = Pictures::of_objects(&files.root, &objects).with_objects()?;
     let folder = open_run(output, config)?;
     let begun = !folder.checkpoints().list()?.is_empty();
     let trained = device.clone().autodiff();
@@ -105,8 +106,8 @@ pub fn run(
     };
     if outcome.complete {
         for (from, to) in &files.detect {
-            let (listed, pictures) = listed(&files.root, from)?;
-            same_classes(from, &listed, &objects.classes)?;
+            let pictures = Pictures::listed(&files.root, from)?;
+            same_classes(from, &pictures.classes, &objects.classes)?;
             let found = detect(&outcome.model, config, &pictures, device, stop, mode)?;
             found.write(to)?;
             let about = [("Steps".to_owned(), outcome.steps.to_string())];
@@ -144,20 +145,6 @@ pub fn detect(
     }
     progress.finish();
     Ok(Detections { classes: pictures.classes.clone(), images })
-}
-
-/// Classes and pictures of a file of proposals or boxes.
-fn listed(root: &Path, path: &Path) -> Result<(Vec<String>, Pictures), WeakError> {
-    let pictures = match Detections::read(path) {
-        Ok(objects) => Pictures::of_objects(root, &objects),
-        Err(error) => match Proposals::read(path) {
-            Ok(proposals) => {
-                Pictures::of_proposals(root, &proposals, &crate::detector::config::ProposalConfig::default())
-            }
-            Err(_) => return Err(error),
-        },
-    };
-    Ok((pictures.classes.clone(), pictures))
 }
 
 /// The trained detector of a stage's folder, without autodiff.

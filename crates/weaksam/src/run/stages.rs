@@ -15,8 +15,8 @@ use crate::detector::{self, DetectorConfig, DetectorFiles};
 use crate::files::{Detections, Proposals, write_json};
 use crate::instances;
 use crate::labels::{DataConfig, Tagged, Untagged, root_of};
-use crate::network::BackboneConfig;
-use crate::proposals::{self, Example, Pictures, ProposalConfig, Tools};
+use crate::network::{BackboneConfig, FeatureConfig};
+use crate::proposals::{self, Example, Part, ProposalConfig, Tools};
 use crate::pseudo;
 use crate::retrain::{self, RetrainConfig, RetrainFiles};
 use crate::review;
@@ -46,6 +46,16 @@ pub fn detections_path(run: &Path, stage: Stage, data: &DataConfig, part: &str) 
 
 fn detections_of(data: &DataConfig, part: &str) -> String {
     if part == data.split { "detections.json".to_owned() } else { format!("detections-{}.json", plain(part)) }
+}
+
+/// Where a run leaves the masks of a part, as a COCO file.
+pub fn instances_path(run: &Path, part: &str) -> PathBuf {
+    run.join(Stage::Instances.folder()).join(instances_of(part)).join("instances.json")
+}
+
+/// The folder of a part's masks.
+fn instances_of(part: &str) -> String {
+    if part.is_empty() { "all".to_owned() } else { plain(part) }
 }
 
 /// A part's name as a file's.
@@ -274,7 +284,7 @@ fn propose(
         streams: Streams::new(config.seed),
     };
     let mut files = vec![PROPOSALS.to_owned()];
-    let pictures = Pictures::Tagged(&set);
+    let pictures = Part::Tagged(&set);
     let path = folder.join(PROPOSALS);
     let (proposals, seconds) = propose_once(pictures, &tools, settings, &path, context)?;
     let mut parts = serde_json::Map::new();
@@ -282,7 +292,7 @@ fn propose(
         let others = Untagged::open(&config.data, part)?;
         say(&format!("proposals: {} pictures of {part}", others.files.len()));
         let path = folder.join(proposals_of(part));
-        let (found, _) = propose_once(Pictures::Untagged(&others), &tools, settings, &path, context)?;
+        let (found, _) = propose_once(Part::Untagged(&others), &tools, settings, &path, context)?;
         parts.insert(part.clone(), json!(mean_count(&found)));
         files.push(proposals_of(part));
     }
@@ -300,7 +310,7 @@ fn propose(
 
 /// The proposals of a part, unless an earlier process has finished them: the folder holds none of other settings.
 fn propose_once(
-    pictures: Pictures<'_>,
+    pictures: Part<'_>,
     tools: &Tools<'_>,
     config: &ProposalConfig,
     path: &Path,
@@ -313,8 +323,19 @@ fn propose_once(
 }
 
 /// The weights that a detector's backbone begins with.
-fn base_of(backbone: &BackboneConfig, context: &Context<'_>) -> Result<Option<StateDict>, WeakError> {
-    match backbone {
+pub(crate) fn base_of(
+    features: &FeatureConfig,
+    root: &Path,
+    context: &Context<'_>,
+) -> Result<Option<StateDict>, WeakError> {
+    if features.from_classifier {
+        let path = root.join(Stage::Classifier.folder()).join(CLASSIFIER);
+        let stages = |key: &str| {
+            key.strip_prefix("patch_embed.backbone.").map(|k| format!("image_encoder.backbone.{k}"))
+        };
+        return Ok(Some(StateDict::open(path)?.renamed(stages)));
+    }
+    match &features.backbone {
         BackboneConfig::Encoder { model } => (context.base)(model),
         BackboneConfig::Plain { .. } => Ok(None),
     }
@@ -335,15 +356,7 @@ fn detect(config: &WeakConfig, root: &Path, folder: &Path, context: &Context<'_>
         detect: to_detect(config, root, folder),
     };
     let settings = DetectorConfig { seed: config.seed, ..config.detector.clone() };
-    let base = if settings.features.from_classifier {
-        let path = root.join(Stage::Classifier.folder()).join(CLASSIFIER);
-        let stages = |key: &str| {
-            key.strip_prefix("patch_embed.backbone.").map(|k| format!("image_encoder.backbone.{k}"))
-        };
-        Some(StateDict::open(path)?.renamed(stages))
-    } else {
-        base_of(&settings.features.backbone, context)?
-    };
+    let base = base_of(&settings.features, root, context)?;
     let summary = detector::run(&settings, &files, base, folder, context.device, context.stop, context.mode)?;
     if !summary.complete {
         let during = format!("after {} of {} steps of the detector", summary.steps, settings.plan.steps);
@@ -370,7 +383,7 @@ fn retrain(
     say(&format!("retrain: learns from {}", train.display()));
     let files = RetrainFiles { root: root_of(&config.data)?, train, detect: to_detect(config, root, folder) };
     let settings = RetrainConfig { seed: config.seed, ..config.retrain.clone() };
-    let base = base_of(&settings.features.backbone, context)?;
+    let base = base_of(&settings.features, root, context)?;
     let summary = retrain::run(&settings, &files, base, folder, context.device, context.stop, context.mode)?;
     if !summary.complete {
         let during = format!("after {} of {} steps of the retraining", summary.steps, settings.plan.steps);
@@ -393,7 +406,7 @@ fn cut_out(
     let (mut files, mut figures) = (Vec::new(), serde_json::Map::new());
     for part in parts(&config.data) {
         let from = detections_path(root, Stage::Retrain, &config.data, part);
-        let name = if part.is_empty() { "all".to_owned() } else { plain(part) };
+        let name = instances_of(part);
         let out = folder.join(&name);
         let (settings, stop) = (&config.instances, context.stop);
         let summary = instances::run(settings, &set, &from, Some(&mut predictor), &out, stop, context.mode)?;

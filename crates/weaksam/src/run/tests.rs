@@ -33,6 +33,7 @@ lr = 1e-2
 rule = { kind = "adamw" }
 
 [classifier.plan.schedule]
+warmup = 0
 decay = { kind = "constant" }
 
 [proposals]
@@ -83,10 +84,16 @@ impl Place {
             base: &|_| Ok(None),
             engine_hash: &|_| Ok("1".to_owned()),
             device: &device,
+            reuse: &self.reuse(run),
             stop: &stop,
             mode: ProgressMode::Silent,
         };
         super::run(&self.config(sets), &folder, stages, &context, &mut |_| {})
+    }
+
+    /// What is named `reuse-NAME` may take over what the run `NAME` has done.
+    fn reuse(&self, run: &str) -> Vec<PathBuf> {
+        run.strip_prefix("reuse-").map(|other| self.path(other)).into_iter().collect()
     }
 
     fn read(&self, run: &str, file: &str) -> Vec<u8> {
@@ -184,6 +191,30 @@ fn what_has_changed_is_made_anew_and_what_follows_too() {
     // A stage before its time.
     let error = place.go("late", &[], &[Stage::Proposals], i64::MAX).unwrap_err().to_string();
     assert!(error.contains("classifier is not done"), "{error}");
+}
+
+#[test]
+fn what_another_run_has_done_is_copied() {
+    let place = Place::new();
+    let first = place.go("first", &[], &FIRST, i64::MAX).unwrap();
+    // Other proposals of the same classifier: that one is taken over.
+    let second = place.go("reuse-first", &["proposals.min_side=12"], &FIRST, i64::MAX).unwrap();
+    assert_eq!(second.iter().map(|done| done.before).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(second[0].figures, first[0].figures);
+    let weights =
+        |run: &str| fs::read(place.path(run).join("stage-1-classifier/classifier.safetensors")).unwrap();
+    assert_eq!(weights("reuse-first"), weights("first"));
+    assert!(!place.path("reuse-first/stage-1-classifier.copying").exists());
+    // Back to the first settings: copied over what was made, and the same.
+    let third = place.go("reuse-first", &[], &FIRST, i64::MAX).unwrap();
+    assert!(third.iter().all(|done| done.before));
+    assert_eq!(place.read("reuse-first", "proposals.json"), place.read("first", "proposals.json"));
+    // Another seed shares nothing, and a damaged stage is not taken.
+    let seed = place.go("reuse-first", &["seed=6"], &FIRST, i64::MAX).unwrap();
+    assert!(seed.iter().all(|done| !done.before));
+    fs::write(place.path("first/stage-1-classifier/classifier.safetensors"), "").unwrap();
+    let fourth = place.go("reuse-first", &[], &FIRST[..1], i64::MAX).unwrap();
+    assert!(!fourth[0].before);
 }
 
 #[test]

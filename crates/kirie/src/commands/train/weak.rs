@@ -1,6 +1,10 @@
 //! `kirie train weak`.
 
-use std::path::Path;
+mod sweep;
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
 
 use kirie_gsam::model::state_dict_hash;
 use kirie_run::{ProgressMode, RunFolder, Stop, config};
@@ -19,30 +23,20 @@ use crate::weights;
 
 /// Runs the command.
 pub(super) fn run(args: &TrainWeakArgs) -> anyhow::Result<()> {
+    if let Some(file) = &args.sweep {
+        return sweep::run(args, file);
+    }
     let device = args.machine.open()?;
+    for other in &args.reuse {
+        anyhow::ensure!(other.join("config.toml").is_file(), "--reuse {}: holds no run", other.display());
+    }
     let (config, folder) = open(args)?;
     let stop = Stop::install()?;
-    let engine = |settings: &SamSettings| -> Result<Box<dyn Engine>, WeakError> {
-        let variant = registry::variant(&settings.model)?;
-        let weights = weights_of(settings)?;
-        Ok(Box::new(BurnEngine::at_input(variant, &weights, settings.input, &device)?))
-    };
-    let base = |name: &str| -> Result<Option<StateDict>, WeakError> {
-        weights::at_hand(registry::variant(name)?).map(Some).map_err(of_engine)
-    };
-    let engine_hash = |settings: &SamSettings| -> Result<String, WeakError> {
-        state_dict_hash(&weights_of(settings)?).map_err(|error| of_engine(error.into()))
-    };
-    let context = Context {
-        engine: &engine,
-        base: &base,
-        engine_hash: &engine_hash,
-        device: &device,
-        stop: &stop,
-        mode: ProgressMode::Auto,
-    };
     let stages = if args.stages.is_empty() { &Stage::AUTOMATIC[..] } else { &args.stages };
-    let done = match run_chain(&config, &folder, stages, &context, &mut |text| report::tell(text)) {
+    let done = in_context(&device, &stop, &args.reuse, |context| {
+        run_chain(&config, &folder, stages, context, &mut |text| report::tell(text))
+    });
+    let done = match done {
         Ok(done) => done,
         Err(WeakError::Stopped { during }) => {
             let run = folder.path().display();
@@ -52,6 +46,30 @@ pub(super) fn run(args: &TrainWeakArgs) -> anyhow::Result<()> {
         Err(error) => return Err(error.into()),
     };
     tell(args, &folder, &done)
+}
+
+/// Does something with all that the chain is given from outside.
+fn in_context<T>(device: &Device, stop: &Stop, reuse: &[PathBuf], work: impl FnOnce(&Context<'_>) -> T) -> T {
+    let engine = |settings: &SamSettings| -> Result<Box<dyn Engine>, WeakError> {
+        let variant = registry::variant(&settings.model)?;
+        let weights = weights_of(settings)?;
+        Ok(Box::new(BurnEngine::at_input(variant, &weights, settings.input, device)?))
+    };
+    let base = |name: &str| -> Result<Option<StateDict>, WeakError> {
+        weights::at_hand(registry::variant(name)?).map(Some).map_err(of_engine)
+    };
+    let engine_hash = |settings: &SamSettings| -> Result<String, WeakError> {
+        state_dict_hash(&weights_of(settings)?).map_err(|error| of_engine(error.into()))
+    };
+    work(&Context {
+        engine: &engine,
+        base: &base,
+        engine_hash: &engine_hash,
+        device,
+        reuse,
+        stop,
+        mode: ProgressMode::Auto,
+    })
 }
 
 /// The configuration and the run's folder, new or old.
