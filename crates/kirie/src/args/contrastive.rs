@@ -92,9 +92,16 @@ pub(crate) struct EvaluateContrastiveArgs {
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(8..=1024))]
     pub(crate) size: Option<u32>,
 
-    /// Neighbours
-    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Protocol")]
-    pub(crate) k: u32,
+    /// Neighbours; of fewer labelled pictures, all. One number, or one for each of --shares
+    #[arg(
+        long,
+        default_value = "200",
+        value_name = "N",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Protocol"
+    )]
+    pub(crate) k: Vec<u32>,
     /// Temperature of their votes
     #[arg(long, default_value_t = 0.1, value_name = "T", help_heading = "Protocol")]
     pub(crate) temperature: f64,

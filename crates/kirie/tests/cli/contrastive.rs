@@ -76,13 +76,17 @@ fn from_pictures_without_labels_to_figures() {
     assert_eq!(weights.shape("conv1.weight"), Some(&[2, 3, 3, 3][..]));
     assert!(weights.shape("layer4.1.bn2.running_var").is_some());
 
-    let line = "evaluate contrastive --data classes --threads 1 --k 3 --shares 34,100 --epochs 5";
+    let line = "evaluate contrastive --data classes --threads 1 --k 2,3 --shares 34,100 --epochs 5";
     let found =
         place.run(&format!("{line} --encoder run/encoder.safetensors -o report --json")).done().json();
     assert_eq!(found["pictures"], json!([12, 12]));
     assert_eq!(found["protocol"]["size"], json!(16), "that of training");
     let shares = found["by_share"].as_array().unwrap();
     assert_eq!((shares.len(), &shares[0]["labels"], &shares[1]["labels"]), (2, &json!(4), &json!(12)));
+    assert_eq!(
+        (&shares[0]["k"], &shares[1]["k"], &shares[1]["diverged"]),
+        (&json!(2), &json!(3), &Value::Null)
+    );
     assert!(shares[1]["knn"][0].as_f64().unwrap() > 0.9, "{found:#}");
     assert_eq!(place.json("report/metrics.json"), found);
     let page = fs::read_to_string(place.path("report/report.html")).unwrap();
@@ -187,6 +191,11 @@ fn bad_input_is_told_and_leaves_nothing() {
         ("--config c.toml --data set", 1, &["set"]),
         ("--config c.toml --data classes --train test", 2, &["--train and --test name the same part"]),
         ("--config c.toml --data classes --shares 0", 2, &["--shares 0"]),
+        (
+            "--config c.toml --data classes --shares 1,10,100 --k 20,200",
+            2,
+            &["--k has 2 numbers", "3 --shares"],
+        ),
         ("--config c.toml --data classes --temperature nan", 2, &["--temperature"]),
         ("--data classes", 2, &["--encoder"]),
     ] {

@@ -196,8 +196,8 @@ pub fn stratified(labels: &[u32], share: f64, seed: u64) -> Vec<usize> {
 pub struct EvaluateOptions {
     /// Side that pictures get, pixels.
     pub size: u32,
-    /// Neighbours asked.
-    pub k: usize,
+    /// Neighbours asked, by the order of the shares, the last for all that follow; of fewer labelled pictures all are asked.
+    pub k: Vec<usize>,
     /// Temperature of their votes.
     pub temperature: f64,
     /// Shares of the training labels that are used; 1 for all.
@@ -240,17 +240,23 @@ pub struct ByShare {
     pub share: f64,
     /// Labelled pictures that is.
     pub labels: usize,
+    /// Neighbours asked: no more than there are labels.
+    pub k: usize,
     /// By nearest neighbours.
     pub knn: [f64; 2],
-    /// By the linear classifier.
-    pub linear: [f64; 2],
+    /// By the linear classifier; `None` if it diverged in one of the draws, since a mean over the others would flatter.
+    pub linear: Option<[f64; 2]>,
+    /// Why there is no figure of the linear classifier.
+    pub diverged: Option<String>,
 }
 
 /// Judges features: `train` are the labelled pictures to learn from and `test` those asked about, `crops` further rounds of features
 /// of the former.
 ///
+/// A linear classifier that diverges costs its own figures, not those of the neighbours: see [`ByShare::linear`].
+///
 /// # Errors
-/// Features that are no numbers, a classifier that diverges, sets without a class in common.
+/// Features that are no numbers, a `k` of 0.
 pub fn evaluate(
     train: &Features,
     crops: &[Vec<f32>],
@@ -259,12 +265,13 @@ pub fn evaluate(
     options: &EvaluateOptions,
 ) -> Result<Evaluation, ContrastiveError> {
     let mut by_share = Vec::new();
-    for &share in &options.shares {
+    for (n, &share) in options.shares.iter().enumerate() {
+        let k = options.k.get(n).or(options.k.last()).copied().unwrap_or(0);
         let draws = if share >= 1.0 { 1 } else { options.draws.max(1) };
-        let one = |draw: u64| -> Result<(usize, f64, f64), ContrastiveError> {
+        let one = |draw: u64| -> Result<Drawn, ContrastiveError> {
             let rows = stratified(&train.labels, share, options.seed.wrapping_add(draw));
             let bank = train.select(&rows);
-            let knn = knn_accuracy(&bank, test, options.k, options.temperature)?;
+            let knn = knn_accuracy(&bank, test, k, options.temperature)?;
             let rounds = crops.iter().map(|round| {
                 let all = Features { rows: round.clone(), width: train.width, labels: Vec::new() };
                 all.select(&rows).rows
@@ -272,21 +279,31 @@ pub fn evaluate(
             let sets: Vec<Vec<f32>> =
                 if crops.is_empty() { vec![bank.rows.clone()] } else { rounds.collect() };
             let seed = options.seed.wrapping_add(draw);
-            let probe =
-                LinearProbe::train(&sets, train.width, &bank.labels, classes.len(), &options.linear, seed)?;
-            let found = probe.classify(&test.rows);
-            let right = found.iter().zip(&test.labels).filter(|(found, label)| found == label).count();
-            Ok((rows.len(), knn, right as f64 / test.labels.len().max(1) as f64))
+            let (width, classes) = (train.width, classes.len());
+            let linear = match LinearProbe::train(&sets, width, &bank.labels, classes, &options.linear, seed)
+            {
+                Ok(probe) => {
+                    let found = probe.classify(&test.rows);
+                    let right =
+                        found.iter().zip(&test.labels).filter(|(found, label)| found == label).count();
+                    Ok(right as f64 / test.labels.len().max(1) as f64)
+                }
+                Err(error @ ContrastiveError::Diverged { .. }) => Err(error.to_string()),
+                Err(error) => return Err(error),
+            };
+            Ok(Drawn { labels: rows.len(), knn, linear })
         };
-        let found: Vec<_> = (0..draws).into_par_iter().map(one).collect::<Result<_, _>>()?;
-        let knn: Vec<f64> = found.iter().map(|(_, knn, _)| *knn).collect();
-        let linear: Vec<f64> = found.iter().map(|(_, _, linear)| *linear).collect();
-        let labels = found.first().map_or(0, |(labels, _, _)| *labels);
+        let found: Vec<Drawn> = (0..draws).into_par_iter().map(one).collect::<Result<_, _>>()?;
+        let knn: Vec<f64> = found.iter().map(|drawn| drawn.knn).collect();
+        let labels = found.first().map_or(0, |drawn| drawn.labels);
+        let linear: Result<Vec<f64>, String> = found.into_iter().map(|drawn| drawn.linear).collect();
         by_share.push(ByShare {
             share,
             labels,
+            k: k.min(labels),
             knn: mean_and_deviation(&knn),
-            linear: mean_and_deviation(&linear),
+            linear: linear.as_ref().ok().map(|linear| mean_and_deviation(linear)),
+            diverged: linear.err(),
         });
     }
     let largest =
@@ -303,6 +320,15 @@ pub fn evaluate(
     })
 }
 
+/// What one draw of labels gave.
+struct Drawn {
+    labels: usize,
+    knn: f64,
+    /// Or why the classifier has no accuracy.
+    linear: Result<f64, String>,
+}
+
+/// Mean, and standard deviation of a sample, 0 for a single value.
 fn mean_and_deviation(values: &[f64]) -> [f64; 2] {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n.max(1.0);

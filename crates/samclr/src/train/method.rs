@@ -226,7 +226,7 @@ impl Method for ContrastiveMethod<'_> {
         for (epoch, n) in self.pictures.batch(&self.streams, number, self.config.data.batch) {
             let image = self.pictures.decoded(n)?;
             let regions = self.table.regions.get(n).map_or(&[][..], Vec::as_slice);
-            let place = [epoch, n as u64];
+            let place = [epoch, self.pictures.number(n) as u64];
             samples.push(sample(&image, regions, &self.config.regions, &self.kinds, &self.streams, &place)?);
             names.push(self.pictures.picture(n).name());
         }

@@ -49,7 +49,7 @@ pub(super) fn run(args: &EvaluateContrastiveArgs) -> anyhow::Result<()> {
     let size = args.size.or(trained_at).unwrap_or(SIZE);
     let options = EvaluateOptions {
         size,
-        k: args.k as usize,
+        k: args.k.iter().map(|k| *k as usize).collect(),
         temperature: args.temperature,
         shares: args.shares.iter().map(|percent| percent / 100.0).collect(),
         draws: u64::from(args.draws),
@@ -100,6 +100,9 @@ pub(super) fn run(args: &EvaluateContrastiveArgs) -> anyhow::Result<()> {
         page("Features", &found, &test, &thumbnails, &about).write(file)?;
         save(&folder.join("metrics.json"), (serde_json::to_string_pretty(&metrics)? + "\n").as_bytes())?;
     }
+    if let Some(reason) = found.by_share.iter().find_map(|share| share.diverged.as_ref()) {
+        report::note(&format!("warning: {reason}"));
+    }
     if args.json {
         return report::print(&serde_json::to_string_pretty(&metrics)?);
     }
@@ -126,6 +129,12 @@ fn check(args: &EvaluateContrastiveArgs) -> anyhow::Result<()> {
         if *share > 100.0 {
             return Err(report::usage(format!("--shares {share}: expected percent, 100 at most")));
         }
+    }
+    if args.k.len() > 1 && args.k.len() != args.shares.len() {
+        let (numbers, shares) = (args.k.len(), args.shares.len());
+        return Err(report::usage(format!(
+            "--k has {numbers} numbers, expected 1, or one for each of {shares} --shares"
+        )));
     }
     if args.train == args.test {
         return Err(report::usage("--train and --test name the same part"));
@@ -205,18 +214,20 @@ fn text(args: &EvaluateContrastiveArgs, name: &str, found: &Evaluation) -> Strin
     let rows: Vec<Vec<String>> = found
         .by_share
         .iter()
-        .map(|s| vec![percent(s.share), s.labels.to_string(), spread(s.knn), spread(s.linear)])
+        .map(|s| {
+            let linear = s.linear.map_or_else(|| "-".to_owned(), spread);
+            vec![percent(s.share), s.labels.to_string(), s.k.to_string(), spread(s.knn), linear]
+        })
         .collect();
-    let table = report::columns(&["labels %", "labels", "neighbours %", "linear %"], &rows);
+    let table = report::columns(&["labels %", "labels", "k", "neighbours %", "linear %"], &rows);
     format!(
-        "{name} on {}: {} pictures of {}, {} of {}\n{table}k {}, temperature {}, {} pixels; guessing gives {} %; features use {:.1} of \
+        "{name} on {}: {} pictures of {}, {} of {}\n{table}temperature {}, {} pixels; guessing gives {} %; features use {:.1} of \
          {} directions\n",
         args.data.display(),
         found.pictures[0],
         args.train,
         found.pictures[1],
         args.test,
-        found.protocol.k,
         found.protocol.temperature,
         found.protocol.size,
         percent(found.chance),
