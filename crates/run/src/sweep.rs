@@ -261,6 +261,7 @@ mod tests {
         Plain { name: name.to_owned(), rate: 0.1 }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "what is called after each run may fail")]
     fn nothing(_: &Sweep<Plain, Score>) -> Result<(), RunError> {
         Ok(())
     }

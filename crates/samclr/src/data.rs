@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 use crate::config::TrainConfig;
 use crate::error::ContrastiveError;
 
-/// The pictures of a run.
-#[derive(Debug)]
+/// The pictures of a run; by default none.
+#[derive(Debug, Default)]
 pub struct Pictures {
     sets: Vec<Dataset>,
     /// Set and sample.

@@ -2,6 +2,7 @@
 
 mod continual;
 mod contrastive;
+mod many;
 mod plan;
 mod semantic;
 mod sweep;

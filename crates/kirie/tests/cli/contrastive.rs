@@ -168,6 +168,75 @@ fn a_killed_run_goes_on() {
     assert!(read("whole") == read("cut"), "weights differ");
 }
 
+const SWEEP: &str = r#"
+title = "drawn pictures"
+baselines = ["untrained", "pixels"]
+methods = [{ name = "simclr", config = "c.toml" }]
+sources = [
+    { name = "whole", source = { kind = "whole" } },
+    { name = "grid", source = { kind = "grid", rows = 2, columns = 2 } },
+]
+settings = { plan = { steps = 2 } }
+
+[evaluate]
+sets = [{ name = "drawn", path = "classes" }]
+shares = [34, 100]
+k = [3]
+epochs = 5
+standardise = true
+calibrate = 2
+"#;
+
+#[test]
+fn a_sweep_trains_and_judges_every_combination_once() {
+    let place = place();
+    place.write("sweep.toml", SWEEP);
+    let line = "train contrastive --threads 1 --sweep sweep.toml";
+    let before = place.files();
+    let told = place.run(&format!("{line} --dry-run")).done().stdout;
+    assert!(told.contains("simclr-grid-s0") && told.contains("4 runs, each judged on drawn"), "{told}");
+    assert_eq!(place.files(), before);
+
+    let told = place.run(&format!("{line} -o sweep")).done().stdout;
+    assert!(told.contains("gains are over views from \"whole\"") && told.contains("sweep.html"), "{told}");
+    let result = place.json("sweep/sweep.json");
+    let runs = result["runs"].as_array().unwrap();
+    let names: Vec<&str> = runs.iter().map(|run| run["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["untrained-s0", "pixels-s0", "simclr-whole-s0", "simclr-grid-s0"]);
+    for run in runs {
+        let shares = run["sets"][0]["by_share"].as_array().unwrap();
+        assert_eq!(
+            (&shares[0]["labels"], &shares[1]["labels"], &shares[1]["k"]),
+            (&json!(4), &json!(12), &json!(3))
+        );
+        assert!((0.0..=1.0).contains(&shares[1]["knn"][0].as_f64().unwrap()), "{run:#}");
+    }
+    // Two classes of colours: their pixels alone tell them apart.
+    assert_eq!(runs[1]["sets"][0]["by_share"][1]["knn"][0], json!(1.0));
+    assert_eq!(
+        (&runs[1]["steps"], &runs[3]["steps"], &runs[3]["regions"]["kept"]),
+        (&json!(0), &json!(2), &json!(16))
+    );
+    assert_eq!(fs::read_to_string(place.path("sweep/sweep.csv")).unwrap().lines().count(), 1 + 4 * 2);
+    let page = fs::read_to_string(place.path("sweep/sweep.html")).unwrap();
+    assert!(page.contains("drawn pictures") && page.contains("drawn, 34 % of its labels"));
+
+    // A run whose result is lost is judged again, and the others are left as they are.
+    let files = place.files();
+    fs::remove_file(place.path("sweep/simclr-grid-s0/result.json")).unwrap();
+    place.run(&format!("{line} -o sweep")).done();
+    let again = place.json("sweep/sweep.json");
+    assert_eq!(again["runs"][3]["sets"], runs[3]["sets"]);
+    let other = "sweep/simclr-whole-s0/encoder.safetensors";
+    assert_eq!(place.files()[other], files[other]);
+    // Another evaluation is another sweep.
+    place
+        .run(&format!("{line} --set evaluate.rate=0.2 -o sweep"))
+        .expect(1, &["untrained (views from nothing, seed 0) with other settings"]);
+    place.write("bad.toml", SWEEP.replace("kind = \"whole\"", "kind = \"hole\""));
+    place.refuses("train contrastive --sweep bad.toml -o bad", 1, &["bad.toml", "hole"]);
+}
+
 #[test]
 fn bad_input_is_told_and_leaves_nothing() {
     let place = place();
@@ -198,6 +267,8 @@ fn bad_input_is_told_and_leaves_nothing() {
         ),
         ("--config c.toml --data classes --temperature nan", 2, &["--temperature"]),
         ("--data classes", 2, &["--encoder"]),
+        ("--data classes --projection 1 --config c.toml", 2, &["--projection"]),
+        ("--data classes --projection 1 --calibrate 5", 2, &["--config"]),
     ] {
         place.refuses(&format!("evaluate contrastive {line}"), code, words);
     }

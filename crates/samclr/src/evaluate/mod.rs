@@ -8,7 +8,7 @@ use kirie_data::{DataError, Image, resize_bilinear};
 use kirie_engine::random::Streams;
 use kirie_metrics::KnnBank;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use linear::{LinearOptions, LinearProbe, cosine};
 pub use page::page;
@@ -17,6 +17,7 @@ use crate::data::Labelled;
 use crate::error::ContrastiveError;
 use crate::health::{rank_me, spread};
 use crate::model::Encoder;
+use crate::random::normal;
 use crate::views::{Recipe, Transform, ViewsConfig, normalise};
 
 /// Pictures that go through the network together.
@@ -42,6 +43,42 @@ impl Features {
             width,
             labels: rows.iter().filter_map(|r| self.labels.get(*r)).copied().collect(),
         }
+    }
+}
+
+/// What gives the features of pictures.
+pub trait Extractor {
+    /// `[views, 3, size, size]`, normalised, to `[views, features]`.
+    fn extract(&self, x: Tensor<4>) -> Tensor<2>;
+}
+
+impl Extractor for Encoder {
+    fn extract(&self, x: Tensor<4>) -> Tensor<2> {
+        self.forward(x)
+    }
+}
+
+/// Features that nothing was learned for: random directions of the pixels' space. What they score, colours alone are worth.
+#[derive(Clone, Debug)]
+pub struct RandomProjection {
+    /// `[3 * size * size, features]`.
+    directions: Tensor<2>,
+}
+
+impl RandomProjection {
+    /// So many directions, normally distributed, of views of `size` pixels a side.
+    pub fn new(size: u32, features: usize, seed: u64, device: &Device) -> Self {
+        let shape = [3 * (size as usize).pow(2), features];
+        let numbers = normal(shape[0] * shape[1], &mut Streams::new(seed).stream("projection", &[]));
+        Self { directions: Tensor::from_data(TensorData::new(numbers, shape), device) }
+    }
+}
+
+impl Extractor for RandomProjection {
+    fn extract(&self, x: Tensor<4>) -> Tensor<2> {
+        let [pixels, features] = self.directions.dims();
+        // Features of a length of about 1, whatever the size.
+        x.flatten::<2>(1, 3).matmul(self.directions.clone()) / ((pixels * features) as f64).sqrt()
     }
 }
 
@@ -73,7 +110,7 @@ pub fn centre_view(image: &Image, size: u32) -> Result<Vec<u8>, DataError> {
 /// Features of views, each `[size, size]` pixels of red, green, blue. The encoder must be without autodiff, so that its norms keep to
 /// their running statistics, and leave them as they are. Gives the rows and their length.
 pub fn features_of_views(
-    encoder: &Encoder,
+    encoder: &dyn Extractor,
     views: &[Vec<u8>],
     size: u32,
     device: &Device,
@@ -86,7 +123,7 @@ pub fn features_of_views(
             normalise(view, &mut pixels);
         }
         let shape = [part.len(), 3, size as usize, size as usize];
-        let features = encoder.forward(Tensor::from_data(TensorData::new(pixels, shape), device));
+        let features = encoder.extract(Tensor::from_data(TensorData::new(pixels, shape), device));
         width = features.dims()[1];
         rows.extend(features.into_data().iter::<f32>());
         done += part.len();
@@ -100,7 +137,7 @@ pub fn features_of_views(
 /// # Errors
 /// Pictures that cannot be read.
 pub fn features(
-    encoder: &Encoder,
+    encoder: &dyn Extractor,
     set: &Labelled,
     positions: &[usize],
     size: u32,
@@ -126,7 +163,7 @@ pub fn features(
 /// # Errors
 /// Pictures that cannot be read.
 pub fn features_of_crops(
-    encoder: &Encoder,
+    encoder: &dyn Extractor,
     set: &Labelled,
     positions: &[usize],
     size: u32,
@@ -234,7 +271,7 @@ pub struct Evaluation {
 }
 
 /// Accuracy with some of the labels, from 0 to 1; mean and standard deviation over the draws.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ByShare {
     /// Share of the labels.
     pub share: f64,

@@ -1,3 +1,5 @@
+use burn::tensor::Device;
+
 use super::*;
 
 #[test]
@@ -33,6 +35,38 @@ fn the_middle_of_a_picture_is_judged() {
         let image = Image::from_raw(width, height, vec![9; (3 * width * height) as usize]).unwrap();
         assert_eq!(centre_view(&image, 16).unwrap(), vec![9; 3 * 256]);
     }
+}
+
+/// Distances between pictures stay about as they are, which is what random directions are good for.
+#[test]
+fn random_projections_keep_distances() {
+    let device = Device::flex();
+    let projection = RandomProjection::new(8, 512, 3, &device);
+    let views: Vec<Vec<u8>> = (0..6_usize)
+        .map(|n| (0..192).map(|i| ((i * 37 + n * n * 91 + i * n) % 256) as u8).collect())
+        .collect();
+    let (rows, width) = features_of_views(&projection, &views, 8, &device, &mut |_| {});
+    assert_eq!((width, rows.len()), (512, 6 * 512));
+    let square =
+        |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum() };
+    let mut pixels = Vec::new();
+    for view in &views {
+        normalise(view, &mut pixels);
+    }
+    for (i, j) in [(0, 1), (1, 2), (3, 5), (0, 4)] {
+        let of = |rows: &[f32], width: usize| {
+            square(&rows[i * width..(i + 1) * width], &rows[j * width..(j + 1) * width])
+        };
+        // A mean of 512 squares of normal numbers: within five deviations (each the root of 2 / 512) of the truth.
+        let ratio = of(&rows, 512) / (of(&pixels, 192) / 192.0);
+        assert!((ratio - 1.0).abs() < 0.32, "{i}, {j}: {ratio}");
+    }
+    let (again, _) =
+        features_of_views(&RandomProjection::new(8, 512, 3, &device), &views, 8, &device, &mut |_| {});
+    assert_eq!(rows, again, "the same seed, the same directions");
+    let (other, _) =
+        features_of_views(&RandomProjection::new(8, 512, 4, &device), &views, 8, &device, &mut |_| {});
+    assert_ne!(rows, other);
 }
 
 /// Features that are the labels, and some that say nothing.

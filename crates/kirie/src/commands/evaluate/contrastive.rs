@@ -1,19 +1,21 @@
 //! `kirie evaluate contrastive`.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context;
-use burn::module::Module;
 use burn::tensor::Device;
 use kirie_data::{Image, create_parent};
-use kirie_run::{Progress, ProgressMode, config};
+use kirie_run::{Progress, ProgressMode, Stop, config};
 use kirie_samclr::config::{EncoderConfig, ResnetEncoder, SamEncoder, Stem, TrainConfig};
-use kirie_samclr::data::Labelled;
+use kirie_samclr::data::{Labelled, Pictures};
 use kirie_samclr::evaluate::{
-    EvaluateOptions, Evaluation, LinearOptions, evaluate, features, features_of_crops, page,
+    EvaluateOptions, Evaluation, Extractor, LinearOptions, RandomProjection, evaluate, features,
+    features_of_crops, page,
 };
-use kirie_samclr::model::{Contrastive, Encoder, EncoderFile, EncoderSpec};
-use kirie_samclr::train::ENCODER_KEY;
+use kirie_samclr::model::{EncoderFile, EncoderSpec};
+use kirie_samclr::regions::{Source, Table, of_pictures};
+use kirie_samclr::train::{ENCODER_KEY, untrained};
 use serde_json::{Value, json};
 
 use crate::args::EvaluateContrastiveArgs;
@@ -23,6 +25,8 @@ use crate::weights;
 
 /// Side of pictures where neither the command nor the file says.
 const SIZE: u32 = 64;
+/// Numbers of a random projection's features: as many as ResNet-18's.
+const DIRECTIONS: usize = 512;
 /// Pictures kept for the map of the report, at most.
 const THUMBNAILS: usize = 250;
 
@@ -45,8 +49,8 @@ pub(super) fn run(args: &EvaluateContrastiveArgs) -> anyhow::Result<()> {
         train_set.classes.join(", "),
         test_set.classes.join(", ")
     );
-    let (encoder, name, trained_at) = load(args, &device)?;
-    let size = args.size.or(trained_at).unwrap_or(SIZE);
+    let (encoder, name, size) = load(args, &device)?;
+    let encoder = encoder.as_ref();
     let options = EvaluateOptions {
         size,
         k: args.k.iter().map(|k| *k as usize).collect(),
@@ -65,14 +69,14 @@ pub(super) fn run(args: &EvaluateContrastiveArgs) -> anyhow::Result<()> {
     let (learned, asked) = (all(&train_set), all(&test_set));
     let rounds = (1 + args.crops as usize) * learned.len() + asked.len();
     let mut progress = Progress::new("picture", rounds as u64, 0, ProgressMode::Auto);
-    let train = features(&encoder, &train_set, &learned, size, &device, &mut |n| progress.set(n as u64, ""))?;
+    let train = features(encoder, &train_set, &learned, size, &device, &mut |n| progress.set(n as u64, ""))?;
     let mut crops = Vec::new();
     for round in 0..options.crops {
-        crops.push(features_of_crops(&encoder, &train_set, &learned, size, round, args.seed, &device)?);
+        crops.push(features_of_crops(encoder, &train_set, &learned, size, round, args.seed, &device)?);
         progress.set((2 + round) * learned.len() as u64, "");
     }
     let before = rounds - asked.len();
-    let test = features(&encoder, &test_set, &asked, size, &device, &mut |n| {
+    let test = features(encoder, &test_set, &asked, size, &device, &mut |n| {
         progress.set((before + n) as u64, "");
     })?;
     progress.finish();
@@ -142,17 +146,39 @@ fn check(args: &EvaluateContrastiveArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The encoder, what it is called, and the side of the pictures that it was trained on, where that is known.
-fn load(args: &EvaluateContrastiveArgs, device: &Device) -> anyhow::Result<(Encoder, String, Option<u32>)> {
+/// What gives the features, what it is called, and the side that pictures get: where nothing is said, that of training.
+fn load(
+    args: &EvaluateContrastiveArgs,
+    device: &Device,
+) -> anyhow::Result<(Box<dyn Extractor>, String, u32)> {
+    if let Some(seed) = args.projection {
+        let size = args.size.unwrap_or(SIZE);
+        let projection = RandomProjection::new(size, DIRECTIONS, seed, device);
+        return Ok((
+            Box::new(projection),
+            format!("{DIRECTIONS} random directions of the pixels, seed {seed}"),
+            size,
+        ));
+    }
     if let Some(file) = &args.config {
         let mut config = config::load::<TrainConfig>(Some(file), &[])?.value;
         config.resolve(file.parent().unwrap_or(Path::new(".")), None);
-        let init = kirie_samclr::train::initial_weights(&config)?;
-        // On the training device, as a run makes it, so that the random numbers are the same.
-        let trained = device.clone().autodiff();
-        let model = Contrastive::new(&config.encoder, &config.method, init, config.seed, &trained)?;
-        let name = format!("{} before training", file.display());
-        return Ok((model.valid().online.encoder, name, Some(config.views.size)));
+        let (pictures, table) = if args.calibrate > 0 {
+            // Whichever regions it would be trained by, it has not seen them yet.
+            config.regions.source = Source::Whole;
+            let mut pictures = Pictures::open(&config)?;
+            let (stop, mode) = (Stop::never(), ProgressMode::Auto);
+            let table = of_pictures(&mut pictures, &config.regions, None, config.seed, &stop, mode)?;
+            (pictures, table)
+        } else {
+            (Pictures::default(), Table::default())
+        };
+        let encoder = untrained(&config, &pictures, &table, args.calibrate, device)?;
+        let mut name = format!("{} before training", file.display());
+        if args.calibrate > 0 {
+            let _ = write!(name, ", norms by {} batches", args.calibrate);
+        }
+        return Ok((Box::new(encoder), name, args.size.unwrap_or(config.views.size)));
     }
     let path = args.encoder.as_deref().context("--encoder FILE or --config FILE.toml says what is judged")?;
     let named = args.network.as_deref().map(network).transpose()?;
@@ -164,9 +190,9 @@ fn load(args: &EvaluateContrastiveArgs, device: &Device) -> anyhow::Result<(Enco
     let config = named.or(described).with_context(|| {
         format!("{} does not say which network it is for; --network NAME does", path.display())
     })?;
-    let size = file.metadata("size").and_then(|size| size.parse().ok());
+    let trained_at = file.metadata("size").and_then(|size| size.parse().ok());
     let encoder = file.load_into(EncoderSpec::new(&config)?.init(device), device)?;
-    Ok((encoder, path.display().to_string(), size))
+    Ok((Box::new(encoder), path.display().to_string(), args.size.or(trained_at).unwrap_or(SIZE)))
 }
 
 fn resnet(depth: u32, stem: Stem) -> EncoderConfig {

@@ -1,5 +1,8 @@
 //! `kirie train contrastive`.
 
+mod file;
+mod sweep;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +26,11 @@ use crate::weights;
 
 /// Runs the command.
 pub(super) fn run(args: &TrainContrastiveArgs) -> anyhow::Result<()> {
-    let device = args.machine.open()?;
+    args.machine.set_threads()?;
+    if let Some(file) = &args.sweep {
+        return sweep::run(args, file);
+    }
+    let device = args.machine.device.open()?;
     let stop = Stop::install()?;
     match (&args.resume, &args.config, &args.preview, &args.output) {
         (Some(path), ..) => {

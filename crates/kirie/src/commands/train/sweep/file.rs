@@ -15,6 +15,7 @@ use kirie_run::config;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::super::many::merge;
 use super::super::semantic::{parts, resolve};
 use crate::semantic::Config;
 
@@ -295,21 +296,6 @@ fn settle(
     config
 }
 
-/// Says `over` over `value`: tables key by key, anything else as a whole. So are tables that say by a key what they are: one kind's
-/// keys are none of another's.
-fn merge(value: &mut Value, over: &Value) {
-    match (value, over) {
-        (Value::Object(own), Value::Object(over))
-            if !over.contains_key("kind") && !over.contains_key("name") =>
-        {
-            for (key, over) in over {
-                merge(own.entry(key).or_insert(Value::Null), over);
-            }
-        }
-        (value, over) => *value = over.clone(),
-    }
-}
-
 /// Height and width that half of the pictures have at least, after resizing, at the middle of a multi-scale range.
 fn typical_size(config: &Config, pictures: &Pictures) -> anyhow::Result<[u32; 2]> {
     config.input.check()?;
@@ -346,18 +332,6 @@ fn crop(whole: [u32; 2], share: f64) -> anyhow::Result<Option<[u32; 2]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tables_are_merged_and_kinds_replaced() {
-        let mut value =
-            json!({ "plan": { "steps": 5, "decay": { "kind": "cosine", "end": 0.1 } }, "seed": 1 });
-        merge(
-            &mut value,
-            &json!({ "plan": { "steps": 7, "decay": { "kind": "constant" } }, "input": { "flip": 0 } }),
-        );
-        let expected = json!({ "plan": { "steps": 7, "decay": { "kind": "constant" } }, "seed": 1, "input": { "flip": 0 } });
-        assert_eq!(value, expected);
-    }
 
     #[test]
     fn crops_are_shares_of_the_sides() {
