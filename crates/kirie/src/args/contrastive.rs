@@ -74,7 +74,8 @@ Examples:
   kirie evaluate contrastive --encoder runs/scenes/encoder.safetensors --data cifar10 -o report
   kirie evaluate contrastive --encoder runs/scenes/encoder.safetensors --data stl10_binary --size 96 --shares 1,5,10,100
   kirie evaluate contrastive --encoder resnet18.pth --network resnet18 --data imagenette2 --test val --size 128
-  kirie evaluate contrastive --config runs/scenes/config.toml --data cifar10"
+  kirie evaluate contrastive --config runs/scenes/config.toml --calibrate 100 --data cifar10
+  kirie evaluate contrastive --encoder runs/scenes/encoder.safetensors --data cifar10 --plot map.html"
 )]
 pub(crate) struct EvaluateContrastiveArgs {
     /// What `kirie train contrastive` made, or weights of torchvision or another toolkit
@@ -154,6 +155,12 @@ pub(crate) struct EvaluateContrastiveArgs {
     /// Folder for metrics.json and report.html
     #[arg(short, long, value_name = "OUT", help_heading = "Output")]
     pub(crate) output: Option<PathBuf>,
+    /// A map of up to 2000 of the pictures asked about (t-SNE), which shows them under the pointer; beside it FILE.csv with their places
+    #[arg(long, value_name = "FILE.html", help_heading = "Output")]
+    pub(crate) plot: Option<PathBuf>,
+    /// About how many neighbours count on that map
+    #[arg(long, default_value_t = 30.0, value_name = "N", requires = "plot", help_heading = "Output")]
+    pub(crate) perplexity: f64,
     /// Machine-readable
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,

@@ -92,10 +92,19 @@ fn from_pictures_without_labels_to_figures() {
     let page = fs::read_to_string(place.path("report/report.html")).unwrap();
     assert!(page.contains("<image ") && page.contains("blue"), "the map shows pictures and classes");
 
-    // What it has to be held against, and the same figures for people.
-    let before = place.run(&format!("{line} --config run/config.toml")).done();
+    // What it has to be held against, and the same figures for people; and a map.
+    let map = "--plot maps/map.html --perplexity 3";
+    let before = place.run(&format!("{line} --config run/config.toml --calibrate 3 {map}")).done();
+    let page = fs::read_to_string(place.path("maps/map.html")).unwrap();
+    assert_eq!(page.matches("tabindex").count(), 12);
+    let table = fs::read_to_string(place.path("maps/map.csv")).unwrap();
+    assert_eq!((table.lines().count(), table.lines().next()), (13, Some("picture,class,x,y")));
+    assert!(table.contains(",blue,") && table.contains(",red,"), "{table}");
+    place.run(&format!("{line} --config run/config.toml --calibrate 3 {map}")).done();
+    assert_eq!(fs::read_to_string(place.path("maps/map.csv")).unwrap(), table, "the same seed, the same map");
     assert!(
-        before.stdout.contains("before training") && before.stdout.contains("temperature 0.1"),
+        before.stdout.contains("before training, norms by 3 batches")
+            && before.stdout.contains("temperature 0.1"),
         "{}",
         before.stdout
     );
@@ -267,6 +276,9 @@ fn bad_input_is_told_and_leaves_nothing() {
         ),
         ("--config c.toml --data classes --temperature nan", 2, &["--temperature"]),
         ("--data classes", 2, &["--encoder"]),
+        ("--config c.toml --data classes --perplexity 5", 2, &["--plot"]),
+        ("--config c.toml --data classes --plot map.csv", 2, &["--plot names the page"]),
+        ("--config c.toml --data classes --plot map.html --perplexity 0", 2, &["--perplexity"]),
         ("--data classes --projection 1 --config c.toml", 2, &["--projection"]),
         ("--data classes --projection 1 --calibrate 5", 2, &["--config"]),
     ] {

@@ -1,6 +1,7 @@
 //! What frozen features are worth: nearest neighbours, a linear classifier, and both with few labels.
 
 mod linear;
+mod map;
 mod page;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -11,7 +12,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use linear::{LinearOptions, LinearProbe, cosine};
-pub use page::page;
+pub use map::neighbour_map;
+pub use page::{Plotted, page, plot};
 
 use crate::data::Labelled;
 use crate::error::ContrastiveError;

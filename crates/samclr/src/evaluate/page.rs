@@ -1,7 +1,7 @@
 //! A page that shows what was found.
 
 use kirie_data::Image;
-use kirie_run::report::{LineChart, MapPoint, Page, PictureMap, Series};
+use kirie_run::report::{HoverMap, LineChart, MapPoint, Page, PictureMap, Series};
 
 use super::{ByShare, Evaluation, Features};
 use crate::health::principal_plane;
@@ -81,6 +81,7 @@ pub fn page(
             .and_then(|l| evaluation.classes.get(*l as usize))
             .cloned()
             .unwrap_or_default(),
+        name: String::new(),
         picture: thumbnails.get(i).and_then(Option::as_ref).filter(|_| i % every == 0).map(Image::rgb),
     });
     page.heading("Map of the features");
@@ -94,5 +95,40 @@ pub fn page(
         evaluation.spread,
     ));
     page.picture_map(&PictureMap { title: "Principal components".to_owned(), points: points.collect() });
+    page
+}
+
+/// What a map of features shows of a picture.
+#[derive(Clone, Debug)]
+pub struct Plotted {
+    /// Which one it is.
+    pub name: String,
+    /// Its class.
+    pub class: String,
+    /// The picture; it may be shrunk.
+    pub picture: Image,
+    /// Where it lies.
+    pub place: [f64; 2],
+}
+
+/// The page of a map on which neighbours stay neighbours ([`super::neighbour_map`]); it shows pictures under the pointer.
+pub fn plot(title: &str, pictures: &[Plotted], about: &[(String, String)]) -> Page {
+    let mut page = Page::new(title);
+    page.key_values(about);
+    page.paragraph(
+        "Pictures with like features lie together. Distances between groups, and their sizes, mean little; axes mean nothing. A picture shows under \
+         the pointer, or by the Tab key.",
+    );
+    let points = pictures.iter().map(|own| MapPoint {
+        x: own.place[0],
+        y: own.place[1],
+        group: own.class.clone(),
+        name: own.name.clone(),
+        picture: Some(own.picture.rgb()),
+    });
+    page.hover_map(&HoverMap {
+        title: "Neighbours among the features (t-SNE)".to_owned(),
+        points: points.collect(),
+    });
     page
 }

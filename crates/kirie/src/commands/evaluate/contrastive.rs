@@ -6,12 +6,13 @@ use std::path::Path;
 use anyhow::Context;
 use burn::tensor::Device;
 use kirie_data::{Image, create_parent};
+use kirie_run::sweep::csv_line;
 use kirie_run::{Progress, ProgressMode, Stop, config};
 use kirie_samclr::config::{EncoderConfig, ResnetEncoder, SamEncoder, Stem, TrainConfig};
 use kirie_samclr::data::{Labelled, Pictures};
 use kirie_samclr::evaluate::{
-    EvaluateOptions, Evaluation, Extractor, LinearOptions, RandomProjection, evaluate, features,
-    features_of_crops, page,
+    EvaluateOptions, Evaluation, Extractor, Features, LinearOptions, Plotted, RandomProjection, centre_view,
+    evaluate, features, features_of_crops, neighbour_map, page, plot,
 };
 use kirie_samclr::model::{EncoderFile, EncoderSpec};
 use kirie_samclr::regions::{Source, Table, of_pictures};
@@ -29,12 +30,22 @@ const SIZE: u32 = 64;
 const DIRECTIONS: usize = 512;
 /// Pictures kept for the map of the report, at most.
 const THUMBNAILS: usize = 250;
+/// Pictures on the map of `--plot`, at most: its time goes by their square.
+const ON_MAP: usize = 2000;
+/// Side of its pictures, pixels.
+const PLOTTED: u32 = 72;
 
 pub(super) fn run(args: &EvaluateContrastiveArgs) -> anyhow::Result<()> {
     args.machine.set_threads()?;
     check(args)?;
     if let Some(folder) = &args.output {
         check_writable(folder, true)?;
+    }
+    if let Some(file) = &args.plot {
+        if file.extension().is_some_and(|ending| ending == "csv") {
+            return Err(report::usage("--plot names the page; its .csv is written beside it"));
+        }
+        check_writable(file, false)?;
     }
     let device = args.machine.device.open()?;
     let limit = args.limit.map_or(0, |limit| limit as usize);
@@ -104,6 +115,9 @@ pub(super) fn run(args: &EvaluateContrastiveArgs) -> anyhow::Result<()> {
         page("Features", &found, &test, &thumbnails, &about).write(file)?;
         save(&folder.join("metrics.json"), (serde_json::to_string_pretty(&metrics)? + "\n").as_bytes())?;
     }
+    if let Some(file) = &args.plot {
+        draw(args, file, &name, &test_set, &test)?;
+    }
     if let Some(reason) = found.by_share.iter().find_map(|share| share.diverged.as_ref()) {
         report::note(&format!("warning: {reason}"));
     }
@@ -111,6 +125,46 @@ pub(super) fn run(args: &EvaluateContrastiveArgs) -> anyhow::Result<()> {
         return report::print(&serde_json::to_string_pretty(&metrics)?);
     }
     report::print(&text(args, &name, &found))
+}
+
+/// The map of the pictures asked about, and their places beside it.
+fn draw(
+    args: &EvaluateContrastiveArgs,
+    file: &Path,
+    name: &str,
+    set: &Labelled,
+    features: &Features,
+) -> anyhow::Result<()> {
+    let all = features.labels.len();
+    let count = all.min(ON_MAP);
+    let chosen: Vec<usize> = (0..count).map(|n| n * all / count).collect();
+    let part = features.select(&chosen);
+    let places = neighbour_map(&part.rows, part.width, args.perplexity, args.seed);
+    let mut pictures = Vec::new();
+    for (i, place) in chosen.iter().zip(places) {
+        let picture = centre_view(&set.read(*i)?, PLOTTED)?;
+        let class = features.labels.get(*i).and_then(|label| set.classes.get(*label as usize));
+        pictures.push(Plotted {
+            name: set.id(*i).to_owned(),
+            class: class.cloned().unwrap_or_default(),
+            picture: Image::from_raw(PLOTTED, PLOTTED, picture)?,
+            place,
+        });
+    }
+    let about = [
+        ("Encoder", name.to_owned()),
+        ("Data", format!("{}, {}: {count} of {all} pictures", set.dataset.name, args.test)),
+        ("Perplexity", args.perplexity.to_string()),
+        ("Seed", args.seed.to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value));
+    create_parent(file)?;
+    plot("Map of features", &pictures, &about).write(file)?;
+    let mut csv = csv_line(&["picture", "class", "x", "y"]);
+    for own in &pictures {
+        csv += &csv_line(&[&own.name, &own.class, &own.place[0].to_string(), &own.place[1].to_string()]);
+    }
+    save(&file.with_extension("csv"), csv.as_bytes())
 }
 
 fn all(set: &Labelled) -> Vec<usize> {
@@ -128,6 +182,7 @@ fn check(args: &EvaluateContrastiveArgs) -> anyhow::Result<()> {
     };
     positive("--temperature", args.temperature)?;
     positive("--rate", args.rate)?;
+    positive("--perplexity", args.perplexity)?;
     for share in &args.shares {
         positive("--shares", *share)?;
         if *share > 100.0 {
