@@ -1,7 +1,7 @@
 //! `kirie train`.
 
 mod continual;
-mod contrastive;
+pub(super) mod contrastive;
 mod many;
 mod plan;
 mod semantic;

@@ -162,6 +162,24 @@ fn regions_survive_being_killed_and_rotting() {
 }
 
 #[test]
+fn the_rate_of_views_is_told() {
+    let place = place();
+    let line = "bench views --threads 1 --repeat 3 --config c.toml";
+    let found = place.run(&format!("{line} --json")).done().json();
+    assert_eq!(
+        (&found["views_per_batch"], &found["threads"], &found["pictures"]),
+        (&json!(6), &json!(1), &json!(4))
+    );
+    let rate = found["rate_per_thread"].as_f64().unwrap();
+    assert!((rate - 6.0 / found["seconds"]["median"].as_f64().unwrap()).abs() < 1e-6 * rate, "{found:#}");
+    let told = place.run(&format!("{line} --set views.size=24")).done().stdout;
+    assert!(told.contains("views of 24 pixels") && told.contains("views/s"), "{told}");
+    place.refuses("bench views", 2, &["--config"]);
+    place.refuses("bench encoder --model kirie-small --config c.toml", 2, &["--config is for bench views"]);
+    place.refuses("bench views --data x", 2, &["--config"]);
+}
+
+#[test]
 fn a_killed_run_goes_on() {
     let place = place();
     place.run(&format!("{TRAIN} --set plan.steps=30 -o whole")).done();
