@@ -342,6 +342,26 @@ mod tests {
         assert!(crop([360, 480], 0.0).is_err() && crop([360, 480], 1.5).is_err());
     }
 
+    /// The encoders are the script's to name; everything else is said in the file.
+    #[test]
+    fn the_sweep_over_encoders_learns_from_a_twentieth_of_the_labels() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/contrastive/label-share.toml");
+        let methods = "methods=[{ name = \"scratch\", model = { weights = \"/w.safetensors\" } }, { name = \"built-in\" }]";
+        let file = config::load::<File>(Some(&path), &[methods.to_owned()]).unwrap().value;
+        let sets = sets(&path, &file).unwrap();
+        assert_eq!((sets.len(), file.score.as_str(), file.seeds.len()), (1, "test", 3));
+        for (method, weights) in file.methods.iter().zip([Some("/w.safetensors"), None]) {
+            let none = InputItem::default();
+            let value = settle(&sets[0], method, &none, &none, 2, &file.settings);
+            let run: Config = serde_json::from_value(value).unwrap();
+            run.check().unwrap();
+            run.model.config(11).unwrap();
+            assert_eq!((run.data.sets[0].one_in, run.seed), (20, 2));
+            assert_eq!(run.model.weights.as_deref(), weights.map(Path::new));
+            assert_eq!(run.model.method.name(), "full");
+        }
+    }
+
     #[test]
     fn the_configurations_that_come_with_kirie_are_right() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/semantic");
