@@ -64,6 +64,18 @@ impl Image {
     /// # Errors
     /// [`DataError::ZeroSize`] for a side of 0, [`DataError::CropOutside`] when any of it lies outside.
     pub fn crop(&self, x: u32, y: u32, width: u32, height: u32) -> Result<Self, DataError> {
+        self.check_part([x, y, width, height])?;
+        let (start, row) = (3 * x as usize, 3 * width as usize);
+        let rows = self.as_raw().chunks_exact(3 * self.width() as usize).skip(y as usize);
+        let mut pixels = Vec::with_capacity(row * height as usize);
+        for source in rows.take(height as usize) {
+            pixels.extend_from_slice(&source[start..start + row]);
+        }
+        Self::from_raw(width, height, pixels)
+    }
+
+    /// That a part (left, top, width, height) has pixels and lies inside.
+    pub(crate) fn check_part(&self, [x, y, width, height]: [u32; 4]) -> Result<(), DataError> {
         if width == 0 || height == 0 {
             return Err(DataError::ZeroSize { width, height });
         }
@@ -79,7 +91,7 @@ impl Image {
                 image_height: self.height(),
             });
         }
-        Ok(Self(::image::imageops::crop_imm(&self.0, x, y, width, height).to_image()))
+        Ok(())
     }
 }
 

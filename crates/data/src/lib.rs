@@ -29,5 +29,5 @@ pub use image::Image;
 pub use index_map::{IndexMap, read_index_map};
 pub use new_folder::NewFolder;
 pub use records::{ImageMasks, ImageRecord, MaskRecord};
-pub use resize::{longest_side, resize_bicubic, resize_bilinear};
+pub use resize::{longest_side, resize_bicubic, resize_bicubic_part, resize_bilinear};
 pub use sheet::{Tile, contact_sheet, fitted};

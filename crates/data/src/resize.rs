@@ -23,7 +23,7 @@ const WEIGHT_BITS: u32 = 22;
 /// # Errors
 /// [`DataError::ZeroSize`] for a side of 0, [`DataError::TooLarge`] when there is no memory for the result.
 pub fn resize_bilinear(image: &Image, width: u32, height: u32) -> Result<Image, DataError> {
-    resize(image, [width, height], Filter::Triangle, true)
+    resize(Part::whole(image), [width, height], Filter::Triangle, true)
 }
 
 /// The same with the cubic filter, by the thread that asks: for many small views, which are made side by side.
@@ -31,7 +31,59 @@ pub fn resize_bilinear(image: &Image, width: u32, height: u32) -> Result<Image, 
 /// # Errors
 /// As [`resize_bilinear`].
 pub fn resize_bicubic(image: &Image, width: u32, height: u32) -> Result<Image, DataError> {
-    resize(image, [width, height], Filter::Cubic, false)
+    resize(Part::whole(image), [width, height], Filter::Cubic, false)
+}
+
+/// Resizes a part of a picture (left, top, width, height) as if it had been cut out before, without cutting it out.
+///
+/// # Errors
+/// As [`Image::crop`] and [`resize_bicubic`].
+pub fn resize_bicubic_part(
+    image: &Image,
+    part: [u32; 4],
+    width: u32,
+    height: u32,
+) -> Result<Image, DataError> {
+    resize(Part::new(image, part)?, [width, height], Filter::Cubic, false)
+}
+
+/// A part of a picture, where it lies.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    /// From its first byte to its last, with what lies between its rows.
+    pixels: &'a [u8],
+    /// Bytes from the start of a row to that of the next.
+    stride: usize,
+    width: u32,
+    height: u32,
+}
+
+impl<'a> Part<'a> {
+    fn whole(image: &'a Image) -> Self {
+        let stride = 3 * image.width() as usize;
+        Self { pixels: image.as_raw(), stride, width: image.width(), height: image.height() }
+    }
+
+    fn new(image: &'a Image, [x, y, width, height]: [u32; 4]) -> Result<Self, DataError> {
+        image.check_part([x, y, width, height])?;
+        let stride = 3 * image.width() as usize;
+        let start = y as usize * stride + 3 * x as usize;
+        let end = start + (height as usize - 1) * stride + 3 * width as usize;
+        Ok(Self { pixels: &image.as_raw()[start..end], stride, width, height })
+    }
+
+    /// Bytes of a row.
+    fn row(&self) -> usize {
+        3 * self.width as usize
+    }
+
+    fn copied(&self) -> Result<Image, DataError> {
+        let mut pixels = Vec::with_capacity(self.row() * self.height as usize);
+        for row in self.pixels.chunks(self.stride) {
+            pixels.extend_from_slice(&row[..self.row()]);
+        }
+        Image::from_raw(self.width, self.height, pixels)
+    }
 }
 
 /// What a source pixel weighs by its distance.
@@ -65,7 +117,7 @@ impl Filter {
 
 /// `parallel` says whether rows are shared out among rayon's threads.
 fn resize(
-    image: &Image,
+    part: Part<'_>,
     [width, height]: [u32; 2],
     filter: Filter,
     parallel: bool,
@@ -74,13 +126,13 @@ fn resize(
         return Err(DataError::ZeroSize { width, height });
     }
     let narrowed;
-    let mut source = image;
-    if width != source.width() {
+    let mut source = part;
+    if width != source.width {
         narrowed = resize_columns(source, width, filter, parallel)?;
-        source = &narrowed;
+        source = Part::whole(&narrowed);
     }
-    if height == source.height() {
-        return Ok(source.clone());
+    if height == source.height {
+        return source.copied();
     }
     resize_rows(source, height, filter, parallel)
 }
@@ -152,10 +204,10 @@ fn round(sum: i32) -> u8 {
 
 const HALF: i32 = 1 << (WEIGHT_BITS - 1);
 
-fn resize_columns(image: &Image, width: u32, filter: Filter, parallel: bool) -> Result<Image, DataError> {
-    let windows = Windows::new(image.width(), width, filter);
-    let (source_row, target_row) = (image.width() as usize * 3, width as usize * 3);
-    let mut pixels = buffer(width, image.height())?;
+fn resize_columns(part: Part<'_>, width: u32, filter: Filter, parallel: bool) -> Result<Image, DataError> {
+    let windows = Windows::new(part.width, width, filter);
+    let target_row = width as usize * 3;
+    let mut pixels = buffer(width, part.height)?;
     let narrow = |(target, source): (&mut [u8], &[u8])| {
         for (out, (start, weights)) in target.as_chunks_mut::<3>().0.iter_mut().zip(windows.iter()) {
             let mut sum = [HALF; 3];
@@ -168,25 +220,25 @@ fn resize_columns(image: &Image, width: u32, filter: Filter, parallel: bool) -> 
             *out = sum.map(round);
         }
     };
-    let source = image.as_raw();
+    // The last row of a part ends where its pixels do, before the next would start.
     if parallel {
-        pixels.par_chunks_exact_mut(target_row).zip(source.par_chunks_exact(source_row)).for_each(narrow);
+        pixels.par_chunks_exact_mut(target_row).zip(part.pixels.par_chunks(part.stride)).for_each(narrow);
     } else {
-        pixels.chunks_exact_mut(target_row).zip(source.chunks_exact(source_row)).for_each(narrow);
+        pixels.chunks_exact_mut(target_row).zip(part.pixels.chunks(part.stride)).for_each(narrow);
     }
-    Image::from_raw(width, image.height(), pixels)
+    Image::from_raw(width, part.height, pixels)
 }
 
-fn resize_rows(image: &Image, height: u32, filter: Filter, parallel: bool) -> Result<Image, DataError> {
-    let windows = Windows::new(image.height(), height, filter);
+fn resize_rows(part: Part<'_>, height: u32, filter: Filter, parallel: bool) -> Result<Image, DataError> {
+    let windows = Windows::new(part.height, height, filter);
     let windows: Vec<(usize, &[i32])> = windows.iter().collect();
-    let row = image.width() as usize * 3;
-    let mut pixels = buffer(image.width(), height)?;
+    let row = part.row();
+    let mut pixels = buffer(part.width, height)?;
     let lower = |sums: &mut Vec<i32>, (target, (start, weights)): (&mut [u8], (usize, &[i32]))| {
         sums.fill(HALF);
-        let window = &image.as_raw()[start * row..(start + weights.len()) * row];
-        for (source, &weight) in window.chunks_exact(row).zip(weights) {
-            for (sum, &value) in sums.iter_mut().zip(source) {
+        let window = &part.pixels[start * part.stride..];
+        for (source, &weight) in window.chunks(part.stride).zip(weights) {
+            for (sum, &value) in sums.iter_mut().zip(&source[..row]) {
                 *sum += weight * i32::from(value);
             }
         }
@@ -201,7 +253,7 @@ fn resize_rows(image: &Image, height: u32, filter: Filter, parallel: bool) -> Re
         let mut sums = vec![0; row];
         pixels.chunks_exact_mut(row).zip(windows).for_each(|job| lower(&mut sums, job));
     }
-    Image::from_raw(image.width(), height, pixels)
+    Image::from_raw(part.width, height, pixels)
 }
 
 /// Room for the pixels of a `width` x `height` picture, or an error where there is none.
@@ -252,6 +304,28 @@ mod tests {
             }
         }
     }
+
+    /// A part is resized as if it had been cut out, whichever sides change, at any edge of the picture.
+    #[test]
+    fn parts_are_resized_where_they_lie() {
+        let raw = (0..37 * 29 * 3_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let image = Image::from_raw(37, 29, raw).expect("37 by 29 pixels");
+        for part in [[0, 0, 37, 29], [0, 0, 5, 7], [32, 22, 5, 7], [36, 28, 1, 1], [3, 11, 20, 16]] {
+            let [x, y, w, h] = part;
+            let cut = image.crop(x, y, w, h).expect("it lies inside");
+            for (width, height) in [(8, 8), (w, 9), (9, h), (w, h), (64, 64), (1, 1)] {
+                let found = resize_bicubic_part(&image, part, width, height).expect("room for it");
+                assert!(
+                    found == resize_bicubic(&cut, width, height).expect("room for it"),
+                    "{part:?}, {width}x{height}"
+                );
+            }
+        }
+        for outside in [[0, 0, 38, 1], [37, 0, 1, 1], [0, 0, 0, 5], [1, 1, u32::MAX, 2]] {
+            assert!(resize_bicubic_part(&image, outside, 8, 8).is_err(), "{outside:?}");
+        }
+    }
+
     /// By the definition, in double precision: within a gray level, since values are rounded between columns and rows.
     #[test]
     fn cubic_is_its_definition() {

@@ -93,6 +93,10 @@ pub struct SetConfig {
     /// The part of it to learn from; a set that has no parts is taken whole, and so is any set with `""`.
     #[serde(default = "train")]
     pub split: String,
+    /// Of its labelled pictures, only the first of every so many is learned from, in the order of the list: to see what fewer labels
+    /// are worth. What is validated with and scored on is not thinned out.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub one_in: usize,
     /// Numbers in its label pictures that mean "unknown", beyond the highest the format holds (255) and those of classes
     /// named void, unlabelled or ignore.
     #[serde(default)]
@@ -109,8 +113,24 @@ pub struct SetConfig {
 impl SetConfig {
     /// A part of a set, with nothing said about its labels.
     pub fn new(path: impl Into<PathBuf>, split: impl Into<String>) -> Self {
-        Self { path: path.into(), split: split.into(), ignore: Vec::new(), mask_folder: None, numbers: None }
+        Self {
+            path: path.into(),
+            split: split.into(),
+            one_in: 1,
+            ignore: Vec::new(),
+            mask_folder: None,
+            numbers: None,
+        }
     }
+}
+
+fn one() -> usize {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_one(number: &usize) -> bool {
+    *number == 1
 }
 
 /// What the numbers in label pictures mean.
@@ -382,6 +402,9 @@ impl DataConfig {
         }
         if self.batch == 0 {
             return Err(SemanticError::setting("data.batch", 0, "1 or more"));
+        }
+        if self.sets.iter().any(|set| set.one_in == 0) {
+            return Err(SemanticError::setting("data.sets.one_in", 0, "1 or more"));
         }
         // What decides over weights and settings is trained on in another way.
         let parts = self.sets.iter().map(|set| ("data.sets.split", set.split.as_str()));

@@ -125,7 +125,9 @@ impl Pictures {
         for (at, (dataset, learn)) in datasets.into_iter().enumerate() {
             let table = Table::new(&dataset, &classes, data)?;
             let labelled = dataset.samples.iter().enumerate().filter(|(_, sample)| sample.is_labelled());
-            let places = labelled.map(|(index, _)| (at, index));
+            // Sets to learn from come first, in the order of the configuration.
+            let one_in = data.sets.get(at).filter(|_| learn).map_or(1, |set| set.one_in);
+            let places = labelled.map(|(index, _)| (at, index)).step_by(one_in);
             if learn {
                 train.extend(places);
             } else {

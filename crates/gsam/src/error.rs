@@ -98,14 +98,6 @@ pub enum SemanticError {
         /// What came.
         found: String,
     },
-    /// A run that does not fit the sweep's folder.
-    #[error("{name}: {reason}")]
-    Sweep {
-        /// The run, or its file.
-        name: String,
-        /// What was expected and what was found.
-        reason: String,
-    },
     /// The loop.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -362,6 +362,15 @@ pub(crate) struct BenchArgs {
     /// Picture to run on; without it a made-up one of 1024 x 683
     #[arg(long, value_name = "FILE")]
     pub(crate) image: Option<PathBuf>,
+    /// A configuration of `train contrastive`, for `views`
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) config: Option<PathBuf>,
+    /// A key of it, over what the file says
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    pub(crate) sets: Vec<String>,
+    /// The folder that its sets lie in, over the file's data.root
+    #[arg(long, value_name = "DIR", requires = "config")]
+    pub(crate) data: Option<PathBuf>,
     /// Machine-readable
     #[arg(long)]
     pub(crate) json: bool,
@@ -376,6 +385,8 @@ pub(crate) enum BenchKind {
     Decoder,
     /// A picture through `segment --everything`
     Everything,
+    /// Views of contrastive training from decoded pictures, a batch on every thread
+    Views,
 }
 
 #[cfg(test)]

@@ -124,6 +124,15 @@ pub enum RunError {
         reason: String,
     },
 
+    /// A run that does not fit a sweep's folder.
+    #[error("{name}: {reason}")]
+    Sweep {
+        /// The run, or its file.
+        name: String,
+        /// What was expected and what was found.
+        reason: String,
+    },
+
     /// A value that was to be written as JSON, or as TOML, has no such form.
     #[error("{what} cannot be written: {reason}")]
     NoTextForm {

@@ -8,7 +8,8 @@
 //! - [`Stop`]: Ctrl-C and termination ask for a clean end;
 //! - [`Progress`]: a bar on a terminal, a line now and then elsewhere;
 //! - [`log`]: one JSON record a line, cut to the checkpoint on resume;
-//! - [`report`]: self-contained HTML pages with charts.
+//! - [`report`]: self-contained HTML pages with charts;
+//! - [`mod@sweep`]: many runs in one folder, gone on with where they were left.
 
 mod checkpoint;
 pub mod config;
@@ -22,6 +23,7 @@ mod measure;
 mod progress;
 pub mod report;
 mod stop;
+pub mod sweep;
 
 pub use checkpoint::{Checkpoint, Checkpoints, Part};
 pub use config::Config;

@@ -12,12 +12,16 @@ use sha2::{Digest, Sha256};
 use crate::config::TrainConfig;
 use crate::error::ContrastiveError;
 
-/// The pictures of a run.
-#[derive(Debug)]
+/// The pictures of a run; by default none.
+#[derive(Debug, Default)]
 pub struct Pictures {
     sets: Vec<Dataset>,
     /// Set and sample.
     places: Vec<(usize, usize)>,
+    /// By place, its number among all pictures of the sets, which stays when some are left out.
+    numbers: Vec<usize>,
+    /// Pictures of the sets, those that are left out too.
+    all: usize,
     /// Decoded pictures by place, as far as there is room.
     decoded: Mutex<Decoded>,
 }
@@ -72,9 +76,16 @@ impl Pictures {
             sets.push(open_part(&config.set_path(&set.path), &set.split)?);
         }
         let places = sets.iter().enumerate().flat_map(|(s, set)| (0..set.samples.len()).map(move |n| (s, n)));
-        let places = places.collect();
+        let places: Vec<_> = places.collect();
+        let all = places.len();
         let room = config.data.cache_mib.saturating_mul(1 << 20);
-        Ok(Self { sets, places, decoded: Mutex::new(Decoded { room, ..Decoded::default() }) })
+        Ok(Self {
+            sets,
+            places,
+            numbers: (0..all).collect(),
+            all,
+            decoded: Mutex::new(Decoded { room, ..Decoded::default() }),
+        })
     }
 
     /// How many there are.
@@ -99,6 +110,16 @@ impl Pictures {
     /// Leaves only these, by rising position.
     pub(crate) fn keep(&mut self, positions: &[usize]) {
         self.places = positions.iter().filter_map(|n| self.places.get(*n).copied()).collect();
+        self.numbers = positions.iter().filter_map(|n| self.numbers.get(*n).copied()).collect();
+    }
+
+    /// The number of the nth picture among all of the sets, those that were left out too: what is drawn for a picture goes by it, and
+    /// so is the same in runs that leave out different ones.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn number(&self, n: usize) -> usize {
+        self.numbers[n]
     }
 
     /// The nth picture decoded, from memory if it is there.
@@ -122,12 +143,14 @@ impl Pictures {
     }
 
     /// The positions of a batch of `size`, `batch` counted from the run's first. Every picture comes once in an epoch, in an order
-    /// drawn anew; what is left over at an epoch's end is left out, so that no picture is twice in a batch.
+    /// drawn anew; what is left over at an epoch's end is left out, so that no picture is twice in a batch. The order is that of all
+    /// pictures of the sets, in which those that were left out are passed over.
     pub fn batch(&self, streams: &Streams, batch: u64, size: usize) -> Vec<(u64, usize)> {
         let per_epoch = (self.len() / size.max(1)).max(1) as u64;
         let (epoch, at) = (batch / per_epoch, (batch % per_epoch) as usize);
-        let order = streams.order(epoch, self.len());
-        order.into_iter().skip(at * size).take(size).map(|n| (epoch, n)).collect()
+        let order = streams.order(epoch, self.all).into_iter();
+        let left = order.filter_map(|number| self.numbers.binary_search(&number).ok());
+        left.skip(at * size).take(size).map(|n| (epoch, n)).collect()
     }
 }
 
@@ -255,6 +278,30 @@ mod tests {
         first.sort_unstable();
         first.dedup();
         assert_eq!(first.len(), 8, "nor in an epoch");
+    }
+
+    /// Runs that leave out different pictures draw the same for those that both have, in the same order.
+    #[test]
+    fn leaving_out_pictures_moves_no_other() {
+        let set = tempfile::tempdir().unwrap();
+        draw_set(set.path(), 9);
+        let config = config(set.path(), &[]);
+        let (all, mut some) = (Pictures::open(&config).unwrap(), Pictures::open(&config).unwrap());
+        some.keep(&[0, 2, 3, 5, 8]);
+        some.keep(&[0, 1, 3, 4]);
+        assert_eq!((0..4).map(|n| some.number(n)).collect::<Vec<_>>(), [0, 2, 5, 8]);
+        assert_eq!(some.picture(2).name(), all.picture(5).name());
+        let streams = Streams::new(4);
+        for epoch in 0..5 {
+            let numbers = |pictures: &Pictures, size: usize| -> Vec<usize> {
+                let batch = pictures.batch(&streams, epoch, size);
+                assert!(batch.iter().all(|(found, _)| *found == epoch));
+                batch.into_iter().map(|(_, n)| pictures.number(n)).collect()
+            };
+            let mut whole = numbers(&all, 9);
+            whole.retain(|number| [0, 2, 5, 8].contains(number));
+            assert_eq!(whole, numbers(&some, 4));
+        }
     }
 
     #[test]

@@ -61,7 +61,8 @@ pub fn spread(rows: &[f32], width: usize) -> f64 {
     (0..width).map(deviation).sum::<f64>() / width.max(1) as f64
 }
 
-fn unit_rows(rows: &[f32], width: usize) -> Vec<Vec<f64>> {
+/// Rows of length 1.
+pub(crate) fn unit_rows(rows: &[f32], width: usize) -> Vec<Vec<f64>> {
     let unit = |row: &[f32]| {
         let length = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt().max(1e-12);
         row.iter().map(|v| f64::from(*v) / length).collect()

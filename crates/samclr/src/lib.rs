@@ -11,6 +11,7 @@
 //! - [`mod@train`]: the training run;
 //! - [`health`]: whether a run learns, told without labels;
 //! - [`evaluate`]: nearest neighbours and a linear classifier on frozen features, with all labels and with few;
+//! - [`mod@sweep`]: many runs and one table;
 //! - [`show`]: pages to look at regions and views before anything is trained.
 
 pub mod config;
@@ -20,9 +21,11 @@ pub mod evaluate;
 pub mod health;
 pub mod loss;
 pub mod model;
+mod random;
 pub mod regions;
 pub mod show;
 mod spectrum;
+pub mod sweep;
 #[cfg(test)]
 mod testing;
 pub mod train;

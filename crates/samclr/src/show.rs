@@ -51,7 +51,8 @@ pub fn page(
     for n in (0..count).map(|i| i * pictures.len() / count) {
         let image = pictures.decoded(n)?;
         let regions = table.regions.get(n).map_or(&[][..], Vec::as_slice);
-        let drawn = sample(&image, regions, &config.regions, &kinds, &streams, &[0, n as u64])?;
+        let drawn =
+            sample(&image, regions, &config.regions, &kinds, &streams, &[0, pictures.number(n) as u64])?;
         let mut left = overlay(&image, &as_masks(&image, regions), &Prompts::default())?.into_raw();
         let size = [image.width(), image.height()];
         outline(&mut left, size, drawn.frame, FRAME);

@@ -94,6 +94,30 @@ fn lists_and_parts() {
     assert!(error.contains("there is no part \"none\""), "{error}");
 }
 
+/// Fewer labels to learn from, by a rule; as many to validate with.
+#[test]
+fn one_in_so_many_is_learned_from() {
+    let folder = tempfile::tempdir().unwrap();
+    draw_set(folder.path(), "", 0..9);
+    fs::write(folder.path().join("train.txt"), "p6\np1\np3\np0\np4\np8\np2\n").unwrap();
+    fs::write(folder.path().join("val.txt"), "p5\np7\n").unwrap();
+    let of = |one_in: usize| {
+        let mut data = data(folder.path());
+        data.hold_out = HoldOut::Split { split: "val".to_owned() };
+        data.sets[0].one_in = one_in;
+        let pictures = Pictures::open(&data)?;
+        let ids: Vec<String> = pictures.training().map(|(_, sample)| sample.id.clone()).collect();
+        assert_eq!(pictures.validation().len(), 2);
+        Ok::<_, SemanticError>(ids)
+    };
+    let all = of(1).unwrap();
+    assert_eq!(all.len(), 7);
+    assert_eq!(of(3).unwrap(), [all[0].clone(), all[3].clone(), all[6].clone()]);
+    assert_eq!(of(20).unwrap(), [all[0].clone()]);
+    let error = of(0).unwrap_err().to_string();
+    assert!(error.starts_with("data.sets.one_in is 0"), "{error}");
+}
+
 #[test]
 fn classes_are_merged_ignored_and_ordered_by_name() {
     let folder = drawn(4);

@@ -1,7 +1,6 @@
 //! Runs as tables: one line a run, and one line for repetitions with other seeds.
 
-use std::fmt::Write as _;
-
+use kirie_run::sweep::csv_line;
 use serde::{Deserialize, Serialize};
 
 use super::{RunResult, RunSpec};
@@ -158,7 +157,7 @@ pub fn csv(runs: &[RunResult]) -> String {
     .map(str::to_owned)
     .to_vec();
     header.extend(classes.iter().map(|class| format!("iou.{class}")));
-    let mut text = line(&header);
+    let mut text = csv_line(&header);
     for run in runs {
         let (spec, figures) = (&run.spec, &run.figures);
         let number = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
@@ -184,21 +183,7 @@ pub fn csv(runs: &[RunResult]) -> String {
         ];
         let iou = |name: &&str| figures.classes.iter().find(|class| class.name == **name)?.iou;
         cells.extend(classes.iter().map(|class| number(iou(class))));
-        text += &line(&cells);
+        text += &csv_line(&cells);
     }
     text
-}
-
-/// Cells with commas, quotes or line ends in quotes (RFC 4180).
-fn line(cells: &[String]) -> String {
-    let mut text = String::new();
-    for (at, cell) in cells.iter().enumerate() {
-        let comma = if at > 0 { "," } else { "" };
-        if cell.contains([',', '"', '\n', '\r']) {
-            let _ = write!(text, "{comma}\"{}\"", cell.replace('"', "\"\""));
-        } else {
-            let _ = write!(text, "{comma}{cell}");
-        }
-    }
-    text + "\n"
 }

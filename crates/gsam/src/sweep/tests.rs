@@ -69,7 +69,7 @@ fn finished_runs_are_not_run_again() {
     assert_eq!(started, ["lora-crop256-0"]);
     assert!(second.is_complete());
     assert_eq!(second.runs[1].figures.miou, Some(0.7));
-    assert_eq!(collect(place.path()).unwrap().len(), 3);
+    assert_eq!(kirie_run::sweep::collect::<RunSpec, RunFigures>(place.path()).unwrap().len(), 3);
     let stored: Sweep = serde_json::from_slice(&fs::read(place.path().join("sweep.json")).unwrap()).unwrap();
     assert_eq!(stored, second);
 
@@ -81,36 +81,6 @@ fn finished_runs_are_not_run_again() {
     fs::write(place.path().join("lora-crop128-0/result.json"), "{").unwrap();
     let error = sweep(place.path(), "", &specs, &Stop::never(), |_, _| Ok(figures(0.5, 1))).unwrap_err();
     assert!(error.to_string().contains("result.json: expected the result of a run"), "{error}");
-}
-
-#[test]
-fn a_stop_leaves_the_rest_open() {
-    let place = tempfile::tempdir().unwrap();
-    let specs = [spec("a", "x", 0), spec("b", "x", 0), spec("c", "x", 0)];
-    let stop = Stop::never();
-    let stopped = sweep(place.path(), "", &specs, &stop, |spec, _| {
-        if spec.method == "b" {
-            stop.request();
-        }
-        Ok(figures(0.5, 1))
-    })
-    .unwrap();
-    // The one that was stopped may not have ended.
-    assert_eq!(stopped.open, ["b-x-0", "c-x-0"]);
-    assert_eq!(stopped.runs.len(), 1);
-}
-
-#[test]
-fn names_that_no_folder_can_have() {
-    let place = tempfile::tempdir().unwrap();
-    for name in ["", "../up", "a/b", ".hidden", "a b"] {
-        let spec = RunSpec { name: name.to_owned(), ..spec("a", "x", 0) };
-        let error = sweep(place.path(), "", &[spec], &Stop::never(), |_, _| Ok(figures(0.5, 1))).unwrap_err();
-        assert!(error.to_string().contains("a run's name may have"), "{error}");
-    }
-    let twice = [spec("a", "x", 0), spec("a", "x", 0)];
-    let error = sweep(place.path(), "", &twice, &Stop::never(), |_, _| Ok(figures(0.5, 1))).unwrap_err();
-    assert!(error.to_string().contains("two runs have this name"), "{error}");
 }
 
 #[test]

@@ -15,28 +15,39 @@ The run folder keeps config.toml, log.jsonl, checkpoints/, metrics.json, report.
 encoder.safetensors: a ResNet with torchvision's names, or a whole SAM-family model with the trained encoder, for --weights and \
 model.init of the other commands.
 
+--sweep trains every method of its file with every source of views and every seed, each in a process of its own, judges the encoders on \
+labelled sets and writes sweep.json, sweep.csv and sweep.html; called again, it does the runs that are missing.
+
 Examples:
   kirie train contrastive --config configs/contrastive/samclr.toml --data sets --preview regions.html
   kirie train contrastive --config configs/contrastive/samclr.toml --data sets -o runs/scenes
   kirie train contrastive --config configs/contrastive/samclr.toml --data sets --set regions.source.kind=whole -o runs/simclr
-  kirie train contrastive --resume runs/scenes"
+  kirie train contrastive --resume runs/scenes
+  kirie train contrastive --sweep configs/contrastive/sweep.toml --data sets --dry-run
+  kirie train contrastive --sweep configs/contrastive/sweep.toml --data sets -o sweeps/views"
 )]
 pub(crate) struct TrainContrastiveArgs {
     /// What to do, in TOML; docs/contrastive.md lists the keys
-    #[arg(long, value_name = "FILE.toml", required_unless_present = "resume")]
+    #[arg(long, value_name = "FILE.toml", required_unless_present_any = ["resume", "sweep"], conflicts_with = "sweep")]
     pub(crate) config: Option<PathBuf>,
+    /// Many runs: lists of methods, sources of views and seeds, and labelled sets to judge by, in TOML
+    #[arg(long, value_name = "FILE.toml", conflicts_with = "resume")]
+    pub(crate) sweep: Option<PathBuf>,
     /// A key of the configuration, over what the file says
-    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "resume")]
     pub(crate) sets: Vec<String>,
     /// The folder that the sets lie in, over the file's data.root
-    #[arg(long, value_name = "DIR", requires = "config")]
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub(crate) data: Option<PathBuf>,
     /// Weights to start the encoder from, over the file's encoder.init: a file, or `built-in` for kirie-small's
     #[arg(long, value_name = "FILE", requires = "config")]
     pub(crate) init_encoder: Option<PathBuf>,
-    /// Folder of the new run
-    #[arg(short, long, value_name = "RUN", required_unless_present_any = ["resume", "preview"])]
+    /// Folder of the new run, or of the sweep
+    #[arg(short, long, value_name = "RUN", required_unless_present_any = ["resume", "preview", "dry_run"], conflicts_with = "resume")]
     pub(crate) output: Option<PathBuf>,
+    /// List the runs of a sweep, and do none
+    #[arg(long, requires = "sweep")]
+    pub(crate) dry_run: bool,
     /// Find the regions, write a page that shows them and the views that come of them, and train nothing
     #[arg(long, value_name = "FILE.html", requires = "config", conflicts_with = "output")]
     pub(crate) preview: Option<PathBuf>,
@@ -44,7 +55,7 @@ pub(crate) struct TrainContrastiveArgs {
     #[arg(long, default_value_t = 24, value_name = "N", requires = "preview")]
     pub(crate) pictures: u32,
     /// Go on with this run
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "sets", "data", "output"])]
+    #[arg(long, value_name = "RUN", conflicts_with = "config")]
     pub(crate) resume: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
@@ -63,11 +74,12 @@ Examples:
   kirie evaluate contrastive --encoder runs/scenes/encoder.safetensors --data cifar10 -o report
   kirie evaluate contrastive --encoder runs/scenes/encoder.safetensors --data stl10_binary --size 96 --shares 1,5,10,100
   kirie evaluate contrastive --encoder resnet18.pth --network resnet18 --data imagenette2 --test val --size 128
-  kirie evaluate contrastive --config runs/scenes/config.toml --data cifar10"
+  kirie evaluate contrastive --config runs/scenes/config.toml --calibrate 100 --data cifar10
+  kirie evaluate contrastive --encoder runs/scenes/encoder.safetensors --data cifar10 --plot map.html"
 )]
 pub(crate) struct EvaluateContrastiveArgs {
     /// What `kirie train contrastive` made, or weights of torchvision or another toolkit
-    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["config", "projection"])]
     pub(crate) encoder: Option<PathBuf>,
     /// The network of those weights, where the file does not say: resnet18, resnet50, with -cifar behind for the small stem, or a model
     /// of `kirie models list`
@@ -76,6 +88,12 @@ pub(crate) struct EvaluateContrastiveArgs {
     /// A training configuration whose encoder is judged as it is before the first step: what a score has to be held against
     #[arg(long, value_name = "FILE.toml", conflicts_with = "encoder")]
     pub(crate) config: Option<PathBuf>,
+    /// Before that, bring the statistics of its batch norms to its pictures, by so many batches of views of whole pictures
+    #[arg(long, default_value_t = 0, value_name = "BATCHES", requires = "config")]
+    pub(crate) calibrate: u64,
+    /// In place of an encoder 512 random directions of the pixels' space, drawn by this seed: what colours alone are worth
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["encoder", "config"])]
+    pub(crate) projection: Option<u64>,
     /// The labelled set: class folders, CIFAR-10 or STL-10 in their binary form, or a set whose pictures show one class each
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
@@ -92,9 +110,16 @@ pub(crate) struct EvaluateContrastiveArgs {
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(8..=1024))]
     pub(crate) size: Option<u32>,
 
-    /// Neighbours
-    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Protocol")]
-    pub(crate) k: u32,
+    /// Neighbours; of fewer labelled pictures, all. One number, or one for each of --shares
+    #[arg(
+        long,
+        default_value = "200",
+        value_name = "N",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Protocol"
+    )]
+    pub(crate) k: Vec<u32>,
     /// Temperature of their votes
     #[arg(long, default_value_t = 0.1, value_name = "T", help_heading = "Protocol")]
     pub(crate) temperature: f64,
@@ -130,6 +155,12 @@ pub(crate) struct EvaluateContrastiveArgs {
     /// Folder for metrics.json and report.html
     #[arg(short, long, value_name = "OUT", help_heading = "Output")]
     pub(crate) output: Option<PathBuf>,
+    /// A map of up to 2000 of the pictures asked about (t-SNE), which shows them under the pointer; beside it FILE.csv with their places
+    #[arg(long, value_name = "FILE.html", help_heading = "Output")]
+    pub(crate) plot: Option<PathBuf>,
+    /// About how many neighbours count on that map
+    #[arg(long, default_value_t = 30.0, value_name = "N", requires = "plot", help_heading = "Output")]
+    pub(crate) perplexity: f64,
     /// Machine-readable
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,

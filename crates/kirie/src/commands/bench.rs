@@ -1,5 +1,7 @@
 //! `kirie bench`.
 
+mod views;
+
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -15,6 +17,14 @@ use crate::weights;
 
 /// Runs the command.
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    match (args.what, &args.config) {
+        (BenchKind::Views, Some(file)) => return views::run(args, file),
+        (BenchKind::Views, None) => {
+            return Err(report::usage("bench views: --config FILE.toml says what views are made of"));
+        }
+        (_, Some(_)) => return Err(report::usage("--config is for bench views")),
+        (_, None) => {}
+    }
     let device = args.model.machine.open()?;
     let (engine, weights) = match (&args.model.weights, &args.model.model) {
         (None, Some(name)) => (weights::by_formula(weights::variant(name)?, &device)?, "by formula"),
@@ -59,6 +69,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
             })?;
             ("images", 1.0, times)
         }
+        BenchKind::Views => return Err(report::usage("bench views: --config FILE.toml is missing")),
     };
 
     let sorted = {
@@ -66,11 +77,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         sorted.sort_by(f64::total_cmp);
         sorted
     };
-    let quantile = |q: f64| {
-        let place = q * (sorted.len() - 1) as f64;
-        let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
-        low + (high - low) * place.fract()
-    };
+    let quantile = |q: f64| quantile(&sorted, q);
     let median = quantile(0.5);
     let rate = per_run / median;
     let memory = peak_memory();
@@ -111,6 +118,13 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         min = sorted[0],
         max = sorted[sorted.len() - 1],
     ))
+}
+
+/// A quantile of rising numbers, of which there is one at least; between two of them in a straight line.
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let place = q * (sorted.len() - 1) as f64;
+    let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    low + (high - low) * place.fract()
 }
 
 fn measure(

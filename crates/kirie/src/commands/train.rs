@@ -1,7 +1,8 @@
 //! `kirie train`.
 
 mod continual;
-mod contrastive;
+pub(super) mod contrastive;
+mod many;
 mod plan;
 mod semantic;
 mod sweep;

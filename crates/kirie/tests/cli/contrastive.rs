@@ -76,22 +76,35 @@ fn from_pictures_without_labels_to_figures() {
     assert_eq!(weights.shape("conv1.weight"), Some(&[2, 3, 3, 3][..]));
     assert!(weights.shape("layer4.1.bn2.running_var").is_some());
 
-    let line = "evaluate contrastive --data classes --threads 1 --k 3 --shares 34,100 --epochs 5";
+    let line = "evaluate contrastive --data classes --threads 1 --k 2,3 --shares 34,100 --epochs 5";
     let found =
         place.run(&format!("{line} --encoder run/encoder.safetensors -o report --json")).done().json();
     assert_eq!(found["pictures"], json!([12, 12]));
     assert_eq!(found["protocol"]["size"], json!(16), "that of training");
     let shares = found["by_share"].as_array().unwrap();
     assert_eq!((shares.len(), &shares[0]["labels"], &shares[1]["labels"]), (2, &json!(4), &json!(12)));
+    assert_eq!(
+        (&shares[0]["k"], &shares[1]["k"], &shares[1]["diverged"]),
+        (&json!(2), &json!(3), &Value::Null)
+    );
     assert!(shares[1]["knn"][0].as_f64().unwrap() > 0.9, "{found:#}");
     assert_eq!(place.json("report/metrics.json"), found);
     let page = fs::read_to_string(place.path("report/report.html")).unwrap();
     assert!(page.contains("<image ") && page.contains("blue"), "the map shows pictures and classes");
 
-    // What it has to be held against, and the same figures for people.
-    let before = place.run(&format!("{line} --config run/config.toml")).done();
+    // What it has to be held against, and the same figures for people; and a map.
+    let map = "--plot maps/map.html --perplexity 3";
+    let before = place.run(&format!("{line} --config run/config.toml --calibrate 3 {map}")).done();
+    let page = fs::read_to_string(place.path("maps/map.html")).unwrap();
+    assert_eq!(page.matches("tabindex").count(), 12);
+    let table = fs::read_to_string(place.path("maps/map.csv")).unwrap();
+    assert_eq!((table.lines().count(), table.lines().next()), (13, Some("picture,class,x,y")));
+    assert!(table.contains(",blue,") && table.contains(",red,"), "{table}");
+    place.run(&format!("{line} --config run/config.toml --calibrate 3 {map}")).done();
+    assert_eq!(fs::read_to_string(place.path("maps/map.csv")).unwrap(), table, "the same seed, the same map");
     assert!(
-        before.stdout.contains("before training") && before.stdout.contains("temperature 0.1"),
+        before.stdout.contains("before training, norms by 3 batches")
+            && before.stdout.contains("temperature 0.1"),
         "{}",
         before.stdout
     );
@@ -149,6 +162,24 @@ fn regions_survive_being_killed_and_rotting() {
 }
 
 #[test]
+fn the_rate_of_views_is_told() {
+    let place = place();
+    let line = "bench views --threads 1 --repeat 3 --config c.toml";
+    let found = place.run(&format!("{line} --json")).done().json();
+    assert_eq!(
+        (&found["views_per_batch"], &found["threads"], &found["pictures"]),
+        (&json!(6), &json!(1), &json!(4))
+    );
+    let rate = found["rate_per_thread"].as_f64().unwrap();
+    assert!((rate - 6.0 / found["seconds"]["median"].as_f64().unwrap()).abs() < 1e-6 * rate, "{found:#}");
+    let told = place.run(&format!("{line} --set views.size=24")).done().stdout;
+    assert!(told.contains("views of 24 pixels") && told.contains("views/s"), "{told}");
+    place.refuses("bench views", 2, &["--config"]);
+    place.refuses("bench encoder --model kirie-small --config c.toml", 2, &["--config is for bench views"]);
+    place.refuses("bench views --data x", 2, &["--config"]);
+}
+
+#[test]
 fn a_killed_run_goes_on() {
     let place = place();
     place.run(&format!("{TRAIN} --set plan.steps=30 -o whole")).done();
@@ -162,6 +193,75 @@ fn a_killed_run_goes_on() {
     place.run("train contrastive --threads 1 --resume cut").done();
     let read = |run: &str| fs::read(place.path(run).join("encoder.safetensors")).unwrap();
     assert!(read("whole") == read("cut"), "weights differ");
+}
+
+const SWEEP: &str = r#"
+title = "drawn pictures"
+baselines = ["untrained", "pixels"]
+methods = [{ name = "simclr", config = "c.toml" }]
+sources = [
+    { name = "whole", source = { kind = "whole" } },
+    { name = "grid", source = { kind = "grid", rows = 2, columns = 2 } },
+]
+settings = { plan = { steps = 2 } }
+
+[evaluate]
+sets = [{ name = "drawn", path = "classes" }]
+shares = [34, 100]
+k = [3]
+epochs = 5
+standardise = true
+calibrate = 2
+"#;
+
+#[test]
+fn a_sweep_trains_and_judges_every_combination_once() {
+    let place = place();
+    place.write("sweep.toml", SWEEP);
+    let line = "train contrastive --threads 1 --sweep sweep.toml";
+    let before = place.files();
+    let told = place.run(&format!("{line} --dry-run")).done().stdout;
+    assert!(told.contains("simclr-grid-s0") && told.contains("4 runs, each judged on drawn"), "{told}");
+    assert_eq!(place.files(), before);
+
+    let told = place.run(&format!("{line} -o sweep")).done().stdout;
+    assert!(told.contains("gains are over views from \"whole\"") && told.contains("sweep.html"), "{told}");
+    let result = place.json("sweep/sweep.json");
+    let runs = result["runs"].as_array().unwrap();
+    let names: Vec<&str> = runs.iter().map(|run| run["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["untrained-s0", "pixels-s0", "simclr-whole-s0", "simclr-grid-s0"]);
+    for run in runs {
+        let shares = run["sets"][0]["by_share"].as_array().unwrap();
+        assert_eq!(
+            (&shares[0]["labels"], &shares[1]["labels"], &shares[1]["k"]),
+            (&json!(4), &json!(12), &json!(3))
+        );
+        assert!((0.0..=1.0).contains(&shares[1]["knn"][0].as_f64().unwrap()), "{run:#}");
+    }
+    // Two classes of colours: their pixels alone tell them apart.
+    assert_eq!(runs[1]["sets"][0]["by_share"][1]["knn"][0], json!(1.0));
+    assert_eq!(
+        (&runs[1]["steps"], &runs[3]["steps"], &runs[3]["regions"]["kept"]),
+        (&json!(0), &json!(2), &json!(16))
+    );
+    assert_eq!(fs::read_to_string(place.path("sweep/sweep.csv")).unwrap().lines().count(), 1 + 4 * 2);
+    let page = fs::read_to_string(place.path("sweep/sweep.html")).unwrap();
+    assert!(page.contains("drawn pictures") && page.contains("drawn, 34 % of its labels"));
+
+    // A run whose result is lost is judged again, and the others are left as they are.
+    let files = place.files();
+    fs::remove_file(place.path("sweep/simclr-grid-s0/result.json")).unwrap();
+    place.run(&format!("{line} -o sweep")).done();
+    let again = place.json("sweep/sweep.json");
+    assert_eq!(again["runs"][3]["sets"], runs[3]["sets"]);
+    let other = "sweep/simclr-whole-s0/encoder.safetensors";
+    assert_eq!(place.files()[other], files[other]);
+    // Another evaluation is another sweep.
+    place
+        .run(&format!("{line} --set evaluate.rate=0.2 -o sweep"))
+        .expect(1, &["untrained (views from nothing, seed 0) with other settings"]);
+    place.write("bad.toml", SWEEP.replace("kind = \"whole\"", "kind = \"hole\""));
+    place.refuses("train contrastive --sweep bad.toml -o bad", 1, &["bad.toml", "hole"]);
 }
 
 #[test]
@@ -187,8 +287,18 @@ fn bad_input_is_told_and_leaves_nothing() {
         ("--config c.toml --data set", 1, &["set"]),
         ("--config c.toml --data classes --train test", 2, &["--train and --test name the same part"]),
         ("--config c.toml --data classes --shares 0", 2, &["--shares 0"]),
+        (
+            "--config c.toml --data classes --shares 1,10,100 --k 20,200",
+            2,
+            &["--k has 2 numbers", "3 --shares"],
+        ),
         ("--config c.toml --data classes --temperature nan", 2, &["--temperature"]),
         ("--data classes", 2, &["--encoder"]),
+        ("--config c.toml --data classes --perplexity 5", 2, &["--plot"]),
+        ("--config c.toml --data classes --plot map.csv", 2, &["--plot names the page"]),
+        ("--config c.toml --data classes --plot map.html --perplexity 0", 2, &["--perplexity"]),
+        ("--data classes --projection 1 --config c.toml", 2, &["--projection"]),
+        ("--data classes --projection 1 --calibrate 5", 2, &["--config"]),
     ] {
         place.refuses(&format!("evaluate contrastive {line}"), code, words);
     }

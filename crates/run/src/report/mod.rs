@@ -4,6 +4,7 @@
 
 mod axis;
 mod bars;
+mod hover_map;
 mod line;
 mod matrix;
 mod picture_map;
@@ -23,6 +24,7 @@ use kirie_data::write_atomic;
 use serde::Serialize;
 
 pub use bars::{BarSeries, Bars};
+pub use hover_map::HoverMap;
 pub use line::{LineChart, Series};
 pub use matrix::Matrix;
 pub use picture_map::{MapPoint, PictureMap};
@@ -123,6 +125,11 @@ impl Page {
 
     /// Many points, some of which are pictures.
     pub fn picture_map(&mut self, map: &PictureMap<'_>) -> &mut Self {
+        self.figure("wide", &map.title, &map.html())
+    }
+
+    /// Many points that show their pictures under the pointer.
+    pub fn hover_map(&mut self, map: &HoverMap<'_>) -> &mut Self {
         self.figure("wide", &map.title, &map.html())
     }
 

@@ -34,6 +34,8 @@ pub struct MapPoint<'a> {
     pub y: f64,
     /// Points of one group look alike; shows under the pointer. Beyond eight groups, styles come again.
     pub group: String,
+    /// What it is itself; a [`super::HoverMap`] shows it under the pointer.
+    pub name: String,
     /// Drawn small at the point, in a frame of its group's colour; a mark stands for points without.
     pub picture: Option<&'a RgbImage>,
 }
@@ -104,7 +106,13 @@ mod tests {
     fn pictures_stand_in_frames_and_the_others_are_marks() {
         let red = RgbImage::from_pixel(90, 30, image::Rgb([200, 0, 0]));
         let none = RgbImage::new(0, 0);
-        let point = |x: f64, group: &str, picture| MapPoint { x, y: 0.5, group: group.to_owned(), picture };
+        let point = |x: f64, group: &str, picture| MapPoint {
+            x,
+            y: 0.5,
+            group: group.to_owned(),
+            name: String::new(),
+            picture,
+        };
         let map = PictureMap {
             title: "map".to_owned(),
             points: vec![

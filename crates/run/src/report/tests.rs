@@ -26,6 +26,9 @@ fn full_page(text: &str, value: f64) -> Page {
         ..Matrix::default()
     });
     page.pictures(&[Picture { caption: text, image: &image }]);
+    let point =
+        |x: f64| MapPoint { x, y: value, group: format!("{text}{x}"), name: t(), picture: Some(&image) };
+    page.hover_map(&HoverMap { title: t(), points: vec![point(0.0), point(1.0)] });
     page.raw_json(text, &vec![text]).unwrap();
     page
 }

@@ -1,6 +1,7 @@
 //! What frozen features are worth: nearest neighbours, a linear classifier, and both with few labels.
 
 mod linear;
+mod map;
 mod page;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -8,15 +9,17 @@ use kirie_data::{DataError, Image, resize_bilinear};
 use kirie_engine::random::Streams;
 use kirie_metrics::KnnBank;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use linear::{LinearOptions, LinearProbe, cosine};
-pub use page::page;
+pub use map::neighbour_map;
+pub use page::{Plotted, page, plot};
 
 use crate::data::Labelled;
 use crate::error::ContrastiveError;
 use crate::health::{rank_me, spread};
 use crate::model::Encoder;
+use crate::random::normal;
 use crate::views::{Recipe, Transform, ViewsConfig, normalise};
 
 /// Pictures that go through the network together.
@@ -42,6 +45,42 @@ impl Features {
             width,
             labels: rows.iter().filter_map(|r| self.labels.get(*r)).copied().collect(),
         }
+    }
+}
+
+/// What gives the features of pictures.
+pub trait Extractor {
+    /// `[views, 3, size, size]`, normalised, to `[views, features]`.
+    fn extract(&self, x: Tensor<4>) -> Tensor<2>;
+}
+
+impl Extractor for Encoder {
+    fn extract(&self, x: Tensor<4>) -> Tensor<2> {
+        self.forward(x)
+    }
+}
+
+/// Features that nothing was learned for: random directions of the pixels' space. What they score, colours alone are worth.
+#[derive(Clone, Debug)]
+pub struct RandomProjection {
+    /// `[3 * size * size, features]`.
+    directions: Tensor<2>,
+}
+
+impl RandomProjection {
+    /// So many directions, normally distributed, of views of `size` pixels a side.
+    pub fn new(size: u32, features: usize, seed: u64, device: &Device) -> Self {
+        let shape = [3 * (size as usize).pow(2), features];
+        let numbers = normal(shape[0] * shape[1], &mut Streams::new(seed).stream("projection", &[]));
+        Self { directions: Tensor::from_data(TensorData::new(numbers, shape), device) }
+    }
+}
+
+impl Extractor for RandomProjection {
+    fn extract(&self, x: Tensor<4>) -> Tensor<2> {
+        let [pixels, features] = self.directions.dims();
+        // Features of a length of about 1, whatever the size.
+        x.flatten::<2>(1, 3).matmul(self.directions.clone()) / ((pixels * features) as f64).sqrt()
     }
 }
 
@@ -73,7 +112,7 @@ pub fn centre_view(image: &Image, size: u32) -> Result<Vec<u8>, DataError> {
 /// Features of views, each `[size, size]` pixels of red, green, blue. The encoder must be without autodiff, so that its norms keep to
 /// their running statistics, and leave them as they are. Gives the rows and their length.
 pub fn features_of_views(
-    encoder: &Encoder,
+    encoder: &dyn Extractor,
     views: &[Vec<u8>],
     size: u32,
     device: &Device,
@@ -86,7 +125,7 @@ pub fn features_of_views(
             normalise(view, &mut pixels);
         }
         let shape = [part.len(), 3, size as usize, size as usize];
-        let features = encoder.forward(Tensor::from_data(TensorData::new(pixels, shape), device));
+        let features = encoder.extract(Tensor::from_data(TensorData::new(pixels, shape), device));
         width = features.dims()[1];
         rows.extend(features.into_data().iter::<f32>());
         done += part.len();
@@ -100,7 +139,7 @@ pub fn features_of_views(
 /// # Errors
 /// Pictures that cannot be read.
 pub fn features(
-    encoder: &Encoder,
+    encoder: &dyn Extractor,
     set: &Labelled,
     positions: &[usize],
     size: u32,
@@ -126,7 +165,7 @@ pub fn features(
 /// # Errors
 /// Pictures that cannot be read.
 pub fn features_of_crops(
-    encoder: &Encoder,
+    encoder: &dyn Extractor,
     set: &Labelled,
     positions: &[usize],
     size: u32,
@@ -196,8 +235,8 @@ pub fn stratified(labels: &[u32], share: f64, seed: u64) -> Vec<usize> {
 pub struct EvaluateOptions {
     /// Side that pictures get, pixels.
     pub size: u32,
-    /// Neighbours asked.
-    pub k: usize,
+    /// Neighbours asked, by the order of the shares, the last for all that follow; of fewer labelled pictures all are asked.
+    pub k: Vec<usize>,
     /// Temperature of their votes.
     pub temperature: f64,
     /// Shares of the training labels that are used; 1 for all.
@@ -234,23 +273,29 @@ pub struct Evaluation {
 }
 
 /// Accuracy with some of the labels, from 0 to 1; mean and standard deviation over the draws.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ByShare {
     /// Share of the labels.
     pub share: f64,
     /// Labelled pictures that is.
     pub labels: usize,
+    /// Neighbours asked: no more than there are labels.
+    pub k: usize,
     /// By nearest neighbours.
     pub knn: [f64; 2],
-    /// By the linear classifier.
-    pub linear: [f64; 2],
+    /// By the linear classifier; `None` if it diverged in one of the draws, since a mean over the others would flatter.
+    pub linear: Option<[f64; 2]>,
+    /// Why there is no figure of the linear classifier.
+    pub diverged: Option<String>,
 }
 
 /// Judges features: `train` are the labelled pictures to learn from and `test` those asked about, `crops` further rounds of features
 /// of the former.
 ///
+/// A linear classifier that diverges costs its own figures, not those of the neighbours: see [`ByShare::linear`].
+///
 /// # Errors
-/// Features that are no numbers, a classifier that diverges, sets without a class in common.
+/// Features that are no numbers, a `k` of 0.
 pub fn evaluate(
     train: &Features,
     crops: &[Vec<f32>],
@@ -259,12 +304,13 @@ pub fn evaluate(
     options: &EvaluateOptions,
 ) -> Result<Evaluation, ContrastiveError> {
     let mut by_share = Vec::new();
-    for &share in &options.shares {
+    for (n, &share) in options.shares.iter().enumerate() {
+        let k = options.k.get(n).or(options.k.last()).copied().unwrap_or(0);
         let draws = if share >= 1.0 { 1 } else { options.draws.max(1) };
-        let one = |draw: u64| -> Result<(usize, f64, f64), ContrastiveError> {
+        let one = |draw: u64| -> Result<Drawn, ContrastiveError> {
             let rows = stratified(&train.labels, share, options.seed.wrapping_add(draw));
             let bank = train.select(&rows);
-            let knn = knn_accuracy(&bank, test, options.k, options.temperature)?;
+            let knn = knn_accuracy(&bank, test, k, options.temperature)?;
             let rounds = crops.iter().map(|round| {
                 let all = Features { rows: round.clone(), width: train.width, labels: Vec::new() };
                 all.select(&rows).rows
@@ -272,21 +318,31 @@ pub fn evaluate(
             let sets: Vec<Vec<f32>> =
                 if crops.is_empty() { vec![bank.rows.clone()] } else { rounds.collect() };
             let seed = options.seed.wrapping_add(draw);
-            let probe =
-                LinearProbe::train(&sets, train.width, &bank.labels, classes.len(), &options.linear, seed)?;
-            let found = probe.classify(&test.rows);
-            let right = found.iter().zip(&test.labels).filter(|(found, label)| found == label).count();
-            Ok((rows.len(), knn, right as f64 / test.labels.len().max(1) as f64))
+            let (width, classes) = (train.width, classes.len());
+            let linear = match LinearProbe::train(&sets, width, &bank.labels, classes, &options.linear, seed)
+            {
+                Ok(probe) => {
+                    let found = probe.classify(&test.rows);
+                    let right =
+                        found.iter().zip(&test.labels).filter(|(found, label)| found == label).count();
+                    Ok(right as f64 / test.labels.len().max(1) as f64)
+                }
+                Err(error @ ContrastiveError::Diverged { .. }) => Err(error.to_string()),
+                Err(error) => return Err(error),
+            };
+            Ok(Drawn { labels: rows.len(), knn, linear })
         };
-        let found: Vec<_> = (0..draws).into_par_iter().map(one).collect::<Result<_, _>>()?;
-        let knn: Vec<f64> = found.iter().map(|(_, knn, _)| *knn).collect();
-        let linear: Vec<f64> = found.iter().map(|(_, _, linear)| *linear).collect();
-        let labels = found.first().map_or(0, |(labels, _, _)| *labels);
+        let found: Vec<Drawn> = (0..draws).into_par_iter().map(one).collect::<Result<_, _>>()?;
+        let knn: Vec<f64> = found.iter().map(|drawn| drawn.knn).collect();
+        let labels = found.first().map_or(0, |drawn| drawn.labels);
+        let linear: Result<Vec<f64>, String> = found.into_iter().map(|drawn| drawn.linear).collect();
         by_share.push(ByShare {
             share,
             labels,
+            k: k.min(labels),
             knn: mean_and_deviation(&knn),
-            linear: mean_and_deviation(&linear),
+            linear: linear.as_ref().ok().map(|linear| mean_and_deviation(linear)),
+            diverged: linear.err(),
         });
     }
     let largest =
@@ -303,6 +359,15 @@ pub fn evaluate(
     })
 }
 
+/// What one draw of labels gave.
+struct Drawn {
+    labels: usize,
+    knn: f64,
+    /// Or why the classifier has no accuracy.
+    linear: Result<f64, String>,
+}
+
+/// Mean, and standard deviation of a sample, 0 for a single value.
 fn mean_and_deviation(values: &[f64]) -> [f64; 2] {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n.max(1.0);

@@ -13,7 +13,7 @@ mod head;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use kirie_engine::random::{Streams, unit};
+use kirie_engine::random::Streams;
 
 pub use encoder::{Encoder, EncoderSpec};
 pub use files::{EncoderFile, save_encoder};
@@ -22,6 +22,7 @@ pub use head::{DinoHead, Head, MocoHead, SimclrHead};
 use crate::config::{EncoderConfig, MethodConfig};
 use crate::error::ContrastiveError;
 use crate::loss::normalised;
+use crate::random::normal;
 
 /// An encoder and a head.
 #[derive(Module, Debug)]
@@ -107,16 +108,7 @@ pub(crate) fn constant(tensor: Tensor<2>) -> Param<Tensor<2>> {
 /// Normal numbers, the same on every device.
 fn noise(shape: [usize; 2], seed: u64) -> TensorData {
     let mut rng = Streams::new(seed).stream("queue", &[]);
-    let count = shape[0] * shape[1];
-    let mut values = Vec::with_capacity(count + 1);
-    while values.len() < count {
-        // Box and Muller.
-        let radius = (-2.0 * (1.0 - unit(&mut rng)).ln()).sqrt();
-        let angle = std::f64::consts::TAU * unit(&mut rng);
-        values.extend([(radius * angle.cos()) as f32, (radius * angle.sin()) as f32]);
-    }
-    values.truncate(count);
-    TensorData::new(values, shape)
+    TensorData::new(normal(shape[0] * shape[1], &mut rng), shape)
 }
 
 /// Makes all parameters, in the order of the fields.

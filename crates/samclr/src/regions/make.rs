@@ -10,7 +10,7 @@ use kirie_run::{Progress, ProgressMode, Stop};
 use kirie_sam::{Engine, MaskGeneratorOptions, SamError, mask_generator};
 use rand::Rng;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::cache::{Entry, RegionCache, picture_key};
 use super::merge::merge_nested;
@@ -38,7 +38,7 @@ pub struct Table {
 }
 
 /// How many regions there are; for the log and the report.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RegionCount {
     /// Pictures looked at.
     pub pictures: usize,

@@ -29,7 +29,6 @@ pub struct ContrastiveMethod<'a> {
     table: &'a Table,
     kinds: Vec<Kind>,
     probe: Probe,
-    streams: Streams,
     /// Without autodiff.
     device: Device,
     /// What a step's batches leave for [`Method::after_step`]: MoCo's keys, DINO's teacher outputs; without autodiff.
@@ -45,6 +44,31 @@ pub struct Batch {
     pub names: Vec<String>,
 }
 
+impl Batch {
+    /// The batch of a number, counted from a run's first. `kinds` are those of the configuration's views.
+    ///
+    /// # Errors
+    /// Pictures that cannot be read.
+    pub fn new(
+        config: &TrainConfig,
+        pictures: &Pictures,
+        table: &Table,
+        kinds: &[Kind],
+        number: u64,
+    ) -> Result<Self, ContrastiveError> {
+        let streams = Streams::new(config.seed);
+        let (mut samples, mut names) = (Vec::new(), Vec::new());
+        for (epoch, n) in pictures.batch(&streams, number, config.data.batch) {
+            let image = pictures.decoded(n)?;
+            let regions = table.regions.get(n).map_or(&[][..], Vec::as_slice);
+            let place = [epoch, pictures.number(n) as u64];
+            samples.push(sample(&image, regions, &config.regions, kinds, &streams, &place)?);
+            names.push(pictures.picture(n).name());
+        }
+        Ok(Self { stacks: stacks(&samples), names })
+    }
+}
+
 impl<'a> ContrastiveMethod<'a> {
     /// The method for pictures and their regions. `device` is the one without autodiff.
     ///
@@ -56,22 +80,13 @@ impl<'a> ContrastiveMethod<'a> {
         table: &'a Table,
         device: &Device,
     ) -> Result<Self, ContrastiveError> {
-        if pictures.len() < config.data.batch {
-            return Err(ContrastiveError::FewPictures {
-                what: "a batch".to_owned(),
-                found: pictures.len(),
-                expected: config.data.batch,
-                advice: "a picture must not be its own negative; make data.batch smaller, or add pictures"
-                    .to_owned(),
-            });
-        }
+        super::enough(pictures, config.data.batch)?;
         Ok(Self {
             config,
             pictures,
             table,
             kinds: config.views.kinds(),
             probe: Probe::open(config, pictures)?,
-            streams: Streams::new(config.seed),
             device: device.clone(),
             left: Mutex::default(),
         })
@@ -86,9 +101,7 @@ impl<'a> ContrastiveMethod<'a> {
     }
 
     fn pixels(&self, stack: Stack, samples: usize) -> Tensor<4> {
-        let side = stack.size as usize;
-        let data = TensorData::new(stack.pixels, [stack.views * samples, 3, side, side]);
-        Tensor::from_data(data, &self.device.clone().autodiff())
+        pixels(stack, samples, &self.device)
     }
 
     fn simclr(&self, simclr: &Simclr, model: &Contrastive, batch: Batch) -> Outcome {
@@ -176,6 +189,13 @@ impl<'a> ContrastiveMethod<'a> {
     }
 }
 
+/// A stack of views, `[views * samples, 3, size, size]`, with autodiff. `device` is the one without.
+pub(super) fn pixels(stack: Stack, samples: usize, device: &Device) -> Tensor<4> {
+    let side = stack.size as usize;
+    let data = TensorData::new(stack.pixels, [stack.views * samples, 3, side, side]);
+    Tensor::from_data(data, &device.clone().autodiff())
+}
+
 /// What a batch gives.
 struct Outcome {
     loss: Tensor<1>,
@@ -222,15 +242,7 @@ impl Method for ContrastiveMethod<'_> {
 
     fn batch(&self, step: u64, part: u64) -> Result<Batch, MethodError> {
         let number = step * self.config.plan.accumulate + part;
-        let (mut samples, mut names) = (Vec::new(), Vec::new());
-        for (epoch, n) in self.pictures.batch(&self.streams, number, self.config.data.batch) {
-            let image = self.pictures.decoded(n)?;
-            let regions = self.table.regions.get(n).map_or(&[][..], Vec::as_slice);
-            let place = [epoch, n as u64];
-            samples.push(sample(&image, regions, &self.config.regions, &self.kinds, &self.streams, &place)?);
-            names.push(self.pictures.picture(n).name());
-        }
-        Ok(Batch { stacks: stacks(&samples), names })
+        Ok(Batch::new(self.config, self.pictures, self.table, &self.kinds, number)?)
     }
 
     fn loss(&self, model: &Contrastive, batch: Batch, step: u64) -> Result<Step, MethodError> {

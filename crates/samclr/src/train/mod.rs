@@ -13,6 +13,7 @@ mod probe;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use burn::module::Module;
 use burn::tensor::Device;
 use kirie_engine::train;
 use kirie_run::{ProgressMode, RunFolder, Stop};
@@ -24,7 +25,7 @@ pub use probe::Probe;
 use crate::config::{EncoderConfig, MethodConfig, TrainConfig};
 use crate::data::Pictures;
 use crate::error::ContrastiveError;
-use crate::model::{Contrastive, EncoderFile, save_encoder};
+use crate::model::{Contrastive, Encoder, EncoderFile, save_encoder};
 use crate::regions::{RegionCount, Source, Table};
 
 /// What a finished run leaves to be used.
@@ -79,6 +80,53 @@ pub fn initial_weights(config: &TrainConfig) -> Result<Option<EncoderFile>, Cont
         EncoderConfig::Sam(sam) => &sam.init,
     };
     path.as_ref().map(|path| EncoderFile::open(path, &config.encoder)).transpose()
+}
+
+/// The encoder of a configuration as it is before the first step, without autodiff: what a score has to be held against.
+///
+/// With `batches` above 0, the statistics of its batch norms are brought to those of the pictures first, by so many batches of views
+/// as training would draw them: a network whose norms still expect mean 0 and deviation 1 of everything is worse than an untrained one
+/// need be. A statistic takes a tenth of every batch in, so that after 50 batches less than a hundredth is left of its start.
+///
+/// # Errors
+/// Settings out of their range, pictures and weights that cannot be read, fewer pictures than a batch.
+pub fn untrained(
+    config: &TrainConfig,
+    pictures: &Pictures,
+    table: &Table,
+    batches: u64,
+    device: &Device,
+) -> Result<Encoder, ContrastiveError> {
+    let init = initial_weights(config)?;
+    // On the training device, as a run makes it, so that the random numbers are the same.
+    let trained = device.clone().autodiff();
+    let model = Contrastive::new(&config.encoder, &config.method, init, config.seed, &trained)?;
+    if batches > 0 {
+        enough(pictures, config.data.batch)?;
+    }
+    let kinds = config.views.kinds();
+    for number in 0..batches {
+        let batch = Batch::new(config, pictures, table, &kinds, number)?;
+        let samples = batch.names.len();
+        for stack in batch.stacks {
+            // What comes out is of no interest; the norms take the statistics in.
+            drop(model.online.encoder.forward(method::pixels(stack, samples, device)));
+        }
+    }
+    Ok(model.valid().online.encoder)
+}
+
+/// That a batch needs no picture twice.
+fn enough(pictures: &Pictures, batch: usize) -> Result<(), ContrastiveError> {
+    if pictures.len() >= batch {
+        return Ok(());
+    }
+    Err(ContrastiveError::FewPictures {
+        what: "a batch".to_owned(),
+        found: pictures.len(),
+        expected: batch,
+        advice: "a picture must not be its own negative; make data.batch smaller, or add pictures".to_owned(),
+    })
 }
 
 /// Trains, or goes on with the run that `folder` holds. When all steps are done, writes [`ENCODER_FILE`] with the last weights.

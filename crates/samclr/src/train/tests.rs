@@ -256,6 +256,35 @@ fn judging_changes_no_statistics() {
     assert!(moved, "training does change them");
 }
 
+/// Norms of an encoder that is not trained are brought to the pictures; its weights stay those of the seed.
+#[test]
+fn an_untrained_encoder_knows_its_pictures_statistics() {
+    let set = tempfile::tempdir().unwrap();
+    draw_set(set.path(), 6);
+    let config = config(set.path(), &[]);
+    let device = Device::flex();
+    let pictures = Pictures::open(&config).unwrap();
+    let table = Table { regions: vec![Vec::new(); 6], ..Table::default() };
+    let of = |batches: u64| state_dict_of(&untrained(&config, &pictures, &table, batches, &device).unwrap());
+    let (bare, used) = (of(0), of(8));
+    assert!(used == of(8), "the same every time");
+    assert_eq!(bare.len(), used.len());
+    let mut moved = 0;
+    for ((name, before), (same, after)) in bare.iter().zip(&used) {
+        assert_eq!(name, same);
+        if name.ends_with("running_mean") || name.ends_with("running_var") {
+            moved += usize::from(before.values != after.values);
+        } else {
+            assert!(before == after, "{name}");
+        }
+    }
+    assert!(moved > 10, "{moved}");
+    let few =
+        TrainConfig { data: crate::config::DataConfig { batch: 7, ..config.data.clone() }, ..config.clone() };
+    assert!(untrained(&few, &pictures, &table, 1, &device).is_err());
+    assert!(untrained(&few, &pictures, &table, 0, &device).is_ok());
+}
+
 #[test]
 fn a_set_smaller_than_the_batch_is_told() {
     let (set, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

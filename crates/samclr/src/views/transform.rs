@@ -1,6 +1,6 @@
 //! A view of a picture: random resized crop, flip, and changes of colours, drawn first and applied then.
 
-use kirie_data::{Image, resize_bicubic};
+use kirie_data::{Image, resize_bicubic_part};
 use kirie_engine::random::unit;
 use rand::Rng;
 
@@ -106,8 +106,8 @@ impl Transform {
     /// If the window lies outside the picture.
     pub fn apply(&self, drawn: &Drawn, image: &Image, origin: [u32; 2]) -> Result<Vec<u8>, ContrastiveError> {
         let [x, y, width, height] = drawn.window;
-        let window = image.crop(origin[0] + x, origin[1] + y, width, height)?;
-        let mut pixels = resize_bicubic(&window, self.size, self.size)?.into_raw();
+        let part = [origin[0] + x, origin[1] + y, width, height];
+        let mut pixels = resize_bicubic_part(image, part, self.size, self.size)?.into_raw();
         let side = self.size as usize;
         if drawn.flipped {
             for row in pixels.chunks_exact_mut(3 * side) {

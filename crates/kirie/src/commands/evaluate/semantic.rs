@@ -119,8 +119,6 @@ fn mean_seams(
 /// The set, whose classes become those of the model.
 fn open(args: &EvaluateSemanticArgs, notes: &semantic::Notes) -> anyhow::Result<LabelledSet> {
     let set = SetConfig {
-        path: args.data.clone(),
-        split: args.split.clone().unwrap_or_default(),
         ignore: args.ignore.clone(),
         mask_folder: args.mask_folder.clone(),
         numbers: args.masks.map(|masks| match masks {
@@ -128,6 +126,7 @@ fn open(args: &EvaluateSemanticArgs, notes: &semantic::Notes) -> anyhow::Result<
             Masks::Instances => Numbers::Instances,
             Masks::Binary => Numbers::Binary,
         }),
+        ..SetConfig::new(&args.data, args.split.clone().unwrap_or_default())
     };
     let mut merge = notes.merge.clone();
     merge.extend(args.merges.iter().cloned());

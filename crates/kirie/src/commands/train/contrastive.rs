@@ -1,5 +1,8 @@
 //! `kirie train contrastive`.
 
+mod file;
+mod sweep;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +26,11 @@ use crate::weights;
 
 /// Runs the command.
 pub(super) fn run(args: &TrainContrastiveArgs) -> anyhow::Result<()> {
-    let device = args.machine.open()?;
+    args.machine.set_threads()?;
+    if let Some(file) = &args.sweep {
+        return sweep::run(args, file);
+    }
+    let device = args.machine.device.open()?;
     let stop = Stop::install()?;
     match (&args.resume, &args.config, &args.preview, &args.output) {
         (Some(path), ..) => {
@@ -63,13 +70,7 @@ pub(super) fn run(args: &TrainContrastiveArgs) -> anyhow::Result<()> {
 
 /// The configuration with what the command line says over it; its paths mean the same from anywhere.
 fn read(file: &Path, args: &TrainContrastiveArgs) -> anyhow::Result<TrainConfig> {
-    let mut config = config::load::<TrainConfig>(Some(file), &args.sets)?.value;
-    config.check()?;
-    let base = absolute(file.parent().unwrap_or(Path::new(".")))?;
-    let data = args.data.as_deref().map(absolute).transpose()?;
-    // Masks belong to no configuration: many share them.
-    config.regions.cache = absolute(&config.regions.cache)?;
-    config.resolve(&base, data.as_deref());
+    let mut config = settings(file, &args.sets, args.data.as_deref())?;
     if let Some(path) = &args.init_encoder {
         let path = if path.as_os_str() == BUILT_IN { path.clone() } else { absolute(path)? };
         match &mut config.encoder {
@@ -80,8 +81,28 @@ fn read(file: &Path, args: &TrainContrastiveArgs) -> anyhow::Result<TrainConfig>
     Ok(config)
 }
 
+/// A file's configuration with keys over it, and the folder that its sets lie in.
+pub(in crate::commands) fn settings(
+    file: &Path,
+    sets: &[String],
+    data: Option<&Path>,
+) -> anyhow::Result<TrainConfig> {
+    let mut config = config::load::<TrainConfig>(Some(file), sets)?.value;
+    config.check()?;
+    let base = absolute(file.parent().unwrap_or(Path::new(".")))?;
+    let data = data.map(absolute).transpose()?;
+    // Masks belong to no configuration: many share them.
+    config.regions.cache = absolute(&config.regions.cache)?;
+    config.resolve(&base, data.as_deref());
+    Ok(config)
+}
+
 /// The pictures and their regions.
-fn open(config: &TrainConfig, device: &Device, stop: &Stop) -> anyhow::Result<(Pictures, Table)> {
+pub(in crate::commands) fn open(
+    config: &TrainConfig,
+    device: &Device,
+    stop: &Stop,
+) -> anyhow::Result<(Pictures, Table)> {
     let mut pictures = Pictures::open(config)?;
     let loaded = match &config.regions.source {
         Source::Model(source) | Source::Moved(source) => Some(load(source, &config.regions.cache, device)?),

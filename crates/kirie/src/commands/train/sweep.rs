@@ -2,19 +2,16 @@
 
 mod file;
 
+use std::ffi::OsStr;
 use std::fmt::Write;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
 
 use anyhow::Context;
-use kirie_data::write_atomic;
 use kirie_gsam::sweep::{ClassScore, RESULT_FILE, RunFailure, RunFigures, RunSpec, Sweep, groups, sweep};
-use kirie_run::{Progress, ProgressMode, RunFolder, Stop, config};
-use serde::de::DeserializeOwned;
+use kirie_run::{Progress, ProgressMode, Stop};
 use serde_json::json;
 
+use super::many::{child, read, settle};
 use super::plan::{grouped, macs_text};
 use super::semantic::{Metrics, SCORE_FILE, Score};
 use crate::args::TrainSemanticArgs;
@@ -22,9 +19,6 @@ use crate::outputs::check_writable;
 use crate::report;
 use crate::semantic::Config;
 use file::Planned;
-
-/// How often a running process is looked at.
-const GLANCE: Duration = Duration::from_millis(100);
 
 /// Runs the command.
 pub(super) fn run(args: &TrainSemanticArgs, file: &Path) -> anyhow::Result<()> {
@@ -106,90 +100,18 @@ fn start(
     place: &Path,
     stop: &Stop,
 ) -> anyhow::Result<RunFigures> {
-    let settings = place.join("config.toml");
-    if settings.exists() {
-        let found = config::load::<Config>(Some(&settings), &[])?.value;
-        anyhow::ensure!(
-            found == *config,
-            "{} is of a run with other settings; take another folder, or remove it to run it anew",
-            settings.display()
-        );
-        drop(RunFolder::open(place)?);
-    } else {
-        let text = config::to_toml(config)?;
-        write_atomic(&settings, |file| file.write_all(text.as_bytes()))?;
-    }
-    let program = std::env::current_exe().context("where this program lies cannot be found out")?;
-    let mut command = Command::new(program);
-    command
-        .args(["train", "semantic", "--score", score, "--device", &args.machine.device.name(), "--resume"])
-        .arg(place);
-    if let Some(threads) = args.machine.threads {
-        command.args(["--threads", &threads.to_string()]);
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let child = command.spawn().context("a run's process cannot be started")?;
-    let (status, said) = attend(child, stop)?;
-    if !status.success() {
-        anyhow::bail!("{}", said.unwrap_or_else(|| format!("its process ended with {status}")));
-    }
-    let metrics: Metrics = read(&place.join("metrics.json"))?;
-    if !metrics.summary.complete && stop.requested() {
-        // It ended as it was asked to; after a stop, figures count for nothing.
+    settle(place, config)?;
+    let arguments = ["train", "semantic", "--score", score, "--resume"].map(OsStr::new);
+    let arguments = arguments.into_iter().chain([place.as_os_str()]);
+    if child(arguments, &args.machine, stop)?.is_none() {
         return Ok(RunFigures::default());
     }
+    let metrics: Metrics = read(&place.join("metrics.json"))?;
     if !metrics.summary.complete {
         let (done, of) = (metrics.summary.steps, config.plan.steps);
         anyhow::bail!("stopped after {done} of {of} steps; the next call goes on with it");
     }
     Ok(figures(&metrics, &read(&place.join(SCORE_FILE))?))
-}
-
-fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
-    let text = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))
-}
-
-/// Passes on what a process says, and that it should stop; how it ended, and its last word.
-fn attend(mut child: Child, stop: &Stop) -> anyhow::Result<(ExitStatus, Option<String>)> {
-    let messages = child.stderr.take();
-    std::thread::scope(|scope| {
-        let listener = scope.spawn(move || {
-            let mut last = None;
-            for line in
-                messages.into_iter().flat_map(|pipe| BufReader::new(pipe).lines()).map_while(Result::ok)
-            {
-                report::tell(&format!("  {line}"));
-                last = line.strip_prefix("kirie: ").map(str::to_owned).or(last);
-            }
-            last
-        });
-        let mut asked = false;
-        let status = loop {
-            if let Some(status) = child.try_wait()? {
-                break status;
-            }
-            if stop.requested() && !asked {
-                asked = true;
-                ask_to_stop(&mut child);
-            }
-            std::thread::sleep(GLANCE);
-        };
-        Ok((status, listener.join().unwrap_or_default()))
-    })
-}
-
-/// A process that was started from a terminal is stopped by Ctrl-C as this one is; one whose parent was asked to stop is not.
-#[cfg(unix)]
-fn ask_to_stop(child: &mut Child) {
-    use rustix::process::{Pid, Signal, kill_process};
-    // It may have ended by itself.
-    let _ = kill_process(Pid::from_child(child), Signal::TERM);
-}
-
-#[cfg(not(unix))]
-fn ask_to_stop(_child: &mut Child) {
-    // Ctrl-C, the only way to ask there, reaches it too.
 }
 
 fn figures(metrics: &Metrics, score: &Score) -> RunFigures {

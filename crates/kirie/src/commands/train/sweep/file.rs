@@ -15,6 +15,7 @@ use kirie_run::config::{self, merge};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::super::many::merge;
 use super::super::semantic::{parts, resolve};
 use crate::semantic::Config;
 
@@ -339,6 +340,26 @@ mod tests {
         assert_eq!(crop([40, 480], 0.25).unwrap(), Some([32, 120]));
         assert_eq!(crop([360, 480], 1.0).unwrap(), None);
         assert!(crop([360, 480], 0.0).is_err() && crop([360, 480], 1.5).is_err());
+    }
+
+    /// The encoders are the script's to name; everything else is said in the file.
+    #[test]
+    fn the_sweep_over_encoders_learns_from_a_twentieth_of_the_labels() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/contrastive/label-share.toml");
+        let methods = "methods=[{ name = \"scratch\", model = { weights = \"/w.safetensors\" } }, { name = \"built-in\" }]";
+        let file = config::load::<File>(Some(&path), &[methods.to_owned()]).unwrap().value;
+        let sets = sets(&path, &file).unwrap();
+        assert_eq!((sets.len(), file.score.as_str(), file.seeds.len()), (1, "test", 3));
+        for (method, weights) in file.methods.iter().zip([Some("/w.safetensors"), None]) {
+            let none = InputItem::default();
+            let value = settle(&sets[0], method, &none, &none, 2, &file.settings);
+            let run: Config = serde_json::from_value(value).unwrap();
+            run.check().unwrap();
+            run.model.config(11).unwrap();
+            assert_eq!((run.data.sets[0].one_in, run.seed), (20, 2));
+            assert_eq!(run.model.weights.as_deref(), weights.map(Path::new));
+            assert_eq!(run.model.method.name(), "full");
+        }
     }
 
     #[test]
