@@ -31,7 +31,7 @@ use crate::adapter::{Adapter, AdapterConfig};
 use crate::base::Base;
 use crate::data::Picture;
 use crate::error::ContinualError;
-use crate::items::Maker;
+use crate::items::{Keep, Maker};
 use crate::router::{Lessons, Portrait, Router, RouterConfig, RouterFeatures, StageFeatures, TokenReader};
 use crate::views::Augment;
 
@@ -240,7 +240,7 @@ impl DomainState {
         let exemplars = if pictures.is_empty() {
             features_from_tensors("stage.", &open(&folder.join(EXEMPLARS), EXEMPLARS_FORMAT, base)?)?
         } else {
-            let maker = Maker { base, augment, grid: router.grid, inside_encoder: false };
+            let maker = Maker { base, augment, grid: router.grid, keep: Keep::Embedding };
             let views = pictures.iter().flat_map(|picture| (0..augment.views).map(move |n| (picture, n)));
             views
                 .map(|(picture, n)| Ok(maker.item(picture, n)?.router))

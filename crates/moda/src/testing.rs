@@ -192,6 +192,7 @@ pub(crate) fn study(root: &Path, strategies: &[Strategy], steps: u64) -> StudyCo
                 path: "squares".into(),
                 part: "test".to_owned(),
                 foreground: Foreground::default(),
+                seen: None,
             }],
             reference: Vec::new(),
             reference_limit: 10,
@@ -201,6 +202,7 @@ pub(crate) fn study(root: &Path, strategies: &[Strategy], steps: u64) -> StudyCo
         router: RouterConfig { steps: 30, grid: 2, assistants: 2, ..RouterConfig::default() },
         exemplars: ExemplarConfig { count: 3, ..ExemplarConfig::default() },
         prompts: PromptConfig { length: 2, pool: 4, top: 2, coda_length: 2, coda_components: 2, pull: 1.0 },
+        ablation: Vec::new(),
         settings: Settings { ewc_samples: 2, memory: 2, replay: 1, ..Settings::default() },
         plan: Plan {
             steps,

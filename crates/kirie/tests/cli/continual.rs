@@ -88,6 +88,7 @@ fn from_domains_to_answers_and_over_a_kill() {
         "metrics.json",
         "report.html",
         "scores.csv",
+        "strategies.csv",
         "runs/naive-given-s0/summary.json",
         "runs/moda-given-s0/steps/01-bars/domain/adapter.safetensors",
         "runs/moda-given-s0/steps/01-bars/domain/router.safetensors",
@@ -97,6 +98,8 @@ fn from_domains_to_answers_and_over_a_kill() {
         assert!(names.iter().any(|n| n == name), "{name} is not among {names:?}");
     }
     assert!(!names.iter().any(|name| name.contains("checkpoints")), "{names:?}");
+
+    told_again(&place, &outcome["report"]);
 
     // The domains at work on a set.
     let line = "evaluate continual --threads 1 --domains whole/runs/moda-given-s0 --data bars --expect bars";
@@ -138,6 +141,34 @@ fn from_domains_to_answers_and_over_a_kill() {
     assert_eq!(again["complete"], json!(true));
 }
 
+/// A finished study is told from its files, and the domains of its run of moda are told apart in another way.
+fn told_again(place: &Place, report: &serde_json::Value) {
+    let strategies = report["strategies"].as_array().unwrap();
+    assert_eq!(strategies.len(), 4, "two strategies, by box and by points");
+    assert_eq!(report["verdicts"].as_array().unwrap().len(), 2 * 4 + 1, "{report:#}");
+    let again = place.run("evaluate continual --study whole --json").done().json();
+    assert_eq!(again["report"]["strategies"].as_array().unwrap().len(), strategies.len());
+    let told = place.run("evaluate continual --study whole").done();
+    assert!(told.stderr.contains("wrote whole/report.html"), "{}", told.stderr);
+    for words in [
+        "IoU in percent, asked by box",
+        "Where pictures went after the last domain",
+        "not measurable: Last-IoU at most 2 points below joint, asked by box (joint has no finished run",
+        "reached: routing: at least 97 % of pictures answered by their own domain: 100.00 (one run)",
+    ] {
+        assert!(told.stdout.contains(words), "lacks {words}:\n{}", told.stdout);
+    }
+    let line = "evaluate continual --threads 1 --study whole --ablate";
+    let told =
+        place.run(&format!("{line} --set ablation=[{{name=\"alone\",count=1,abstain=false}}]")).done().stdout;
+    assert!(told.contains("as configured") && told.contains("alone"), "{told}");
+    let table = fs::read_to_string(place.path("whole/ablation.csv")).unwrap();
+    assert_eq!(table.lines().count(), 1 + 2 * 2, "{table}");
+    assert!(fs::read_to_string(place.path("whole/report.html")).unwrap().contains("Telling domains apart"));
+    let scores = fs::read_to_string(place.path("whole/strategies.csv")).unwrap();
+    assert!(scores.starts_with("strategy,prompt,runs,last_iou,last_iou_sd,"), "{scores}");
+}
+
 #[test]
 fn what_cannot_be_done_is_said_before_anything_is_written() {
     let place = place();
@@ -160,5 +191,11 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
     place.refuses("evaluate continual --domain discs --data bars", 1, &["none of the domains can be used"]);
     place.refuses("evaluate continual --domains discs --data bars", 1, &["no domain's folder"]);
     place.refuses("evaluate continual --data bars", 2, &["--domain"]);
+    place.refuses("evaluate continual --domains discs", 2, &["--data"]);
+    place.refuses("evaluate continual --study nowhere", 1, &["nowhere"]);
+    place.refuses("evaluate continual --study nowhere --data bars", 2, &["cannot be used with"]);
+    place.refuses("evaluate continual --domains discs --data bars --ablate", 2, &["--study"]);
+    refuses("data.reference=[{name=\"a\",path=\"discs\",seen=\"x\"}]", &["data.reference.seen"]);
+    refuses("ablation=[{name=\"a\"}]", &["ablation \"a\" is empty"]);
     place.refuses("train continual --config stream.toml", 2, &["--output"]);
 }
