@@ -65,8 +65,10 @@ pub(super) const COSTS: [Measure; 5] = [
 
 /// Numbers that were trained and are in use at the end: of every domain where each has its own.
 fn trained(run: &Summary) -> usize {
-    let each = run.rows.iter().map(|row| row.parameters);
-    if run.strategy.is_routed() { each.sum() } else { each.last().unwrap_or(0) }
+    if run.strategy.is_routed() {
+        return run.rows.iter().map(|row| row.parameters).sum();
+    }
+    run.rows.last().map_or(0, |row| row.parameters)
 }
 
 /// The figures of some runs that belong together, asked by one kind of prompt.

@@ -227,16 +227,17 @@ fn above_others(summaries: &[Summary], prompt: PromptKind) -> Verdict {
         return Verdict::open(target, Some(prompt), 0.0, why);
     };
     let mut verdict = Verdict::judged(target, Some(prompt), Side::Above, 0.0, lead);
-    verdict.why = format!("nearest: {}, {}", nearest.name(), verdict.why);
+    let mut why = vec![format!("nearest: {}, {}", nearest.name(), verdict.why)];
     if !not_below.is_empty() {
-        verdict.why += &format!("; not below moda: {}", not_below.join(", "));
+        why.push(format!("not below moda: {}", not_below.join(", ")));
     }
     if !not_run.is_empty() {
-        verdict.why += &format!("; not run: {}", not_run.join(", "));
+        why.push(format!("not run: {}", not_run.join(", ")));
         if verdict.reached == Reached::Yes {
             verdict.reached = Reached::NotMeasurable;
         }
     }
+    verdict.why = why.join("; ");
     verdict
 }
 

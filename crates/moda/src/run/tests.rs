@@ -237,12 +237,12 @@ fn domains_on_disk_answer_as_the_run_did_and_bad_ones_are_named() {
         assert_eq!(folders[0].join("exemplar-000.png").is_file(), kind == ExemplarKind::Pictures);
 
         let domains = open_domains(&config).unwrap();
-        let (pool, refused) = AdapterPool::open(&base, &folders).unwrap();
+        let (pool, refused) = AdapterPool::open(&base, &folders, None).unwrap();
         assert!(refused.is_empty(), "{refused:?}");
         assert_eq!(pool.names().collect::<Vec<_>>(), ["discs", "bars"]);
         // In another order on the command line the same domains answer.
         let backwards: Vec<PathBuf> = folders.iter().rev().cloned().collect();
-        let (other, _) = AdapterPool::open(&base, &backwards).unwrap();
+        let (other, _) = AdapterPool::open(&base, &backwards, None).unwrap();
         let keep = Keep::needed(&config.adapter, &base);
         let maker = Maker { base: &base, augment: config.augment, grid: 2, keep };
         for (domain, own) in domains.iter().zip(["discs", "bars"]) {
@@ -261,7 +261,7 @@ fn domains_on_disk_answer_as_the_run_did_and_bad_ones_are_named() {
             assert!((0.0..=1.0).contains(&scored[0].iou));
         }
         // Alone, a domain is still told from the rest, by tokens that are trained again.
-        let (alone, _) = AdapterPool::open(&base, &folders[1..]).unwrap();
+        let (alone, _) = AdapterPool::open(&base, &folders[1..], None).unwrap();
         let picture = domains[1].test.read(1).unwrap();
         assert_eq!(alone.route(&picture.image).unwrap().unwrap().domain, Some(0));
         let strange = domains[0].test.read(1).unwrap();
@@ -271,18 +271,19 @@ fn domains_on_disk_answer_as_the_run_did_and_bad_ones_are_named() {
         let path = folders[0].join(ADAPTER);
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-        let (rest, refused) = AdapterPool::open(&base, &folders).unwrap();
+        let (rest, refused) = AdapterPool::open(&base, &folders, None).unwrap();
         assert_eq!(rest.names().collect::<Vec<_>>(), ["bars"]);
         assert!(refused.len() == 1 && refused[0].folder == folders[0], "{refused:?}");
         fs::write(&path, &bytes).unwrap();
-        let (pool, refused) = AdapterPool::open(&base, &[folders[0].clone(), folders[0].clone()]).unwrap();
+        let (pool, refused) =
+            AdapterPool::open(&base, &[folders[0].clone(), folders[0].clone()], None).unwrap();
         assert_eq!(pool.names().count(), 1);
         assert!(refused[0].reason.contains("is there twice"), "{refused:?}");
         // Of another base.
         let vit = testing::base(true);
         let error = DomainState::load(&folders[0], &vit).unwrap_err();
         assert!(matches!(error, ContinualError::WrongBase { .. }), "{error}");
-        let (none, refused) = AdapterPool::open(&vit, &folders).unwrap();
+        let (none, refused) = AdapterPool::open(&vit, &folders, None).unwrap();
         assert_eq!((none.names().count(), refused.len()), (0, 2));
         assert_eq!(none.answer(&strange.image, &[Prompt::point(12.0, 10.0)]).unwrap().domain, None);
         assert!(fs::read_to_string(folders[1].join(NOTES)).unwrap().contains("[routing.chosen]"));
