@@ -19,7 +19,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::device::{DeviceArg, set_threads};
 use crate::prompts::{BoxArg, PointArg};
 
-pub(crate) use adapters::{AdaptersArgs, AdaptersCommand};
+pub(crate) use adapters::{AdaptersArgs, AdaptersCommand, GateArgs, HowAdded};
 pub(crate) use continual::{EvaluateContinualArgs, TrainContinualArgs};
 pub(crate) use contrastive::{EvaluateContrastiveArgs, TrainContrastiveArgs};
 pub(crate) use data::{

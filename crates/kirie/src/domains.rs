@@ -6,6 +6,7 @@ use kirie_moda::base::{Base, BaseConfig};
 use kirie_moda::pool::{AdapterPool, Refused};
 use kirie_moda::store::learned_input;
 use kirie_sam::checkpoint::StateDict;
+use kirie_sam::hub;
 
 use crate::args::ModelArgs;
 use crate::report;
@@ -24,12 +25,17 @@ pub(crate) fn base(args: &ModelArgs, folders: &[PathBuf]) -> anyhow::Result<Base
     Ok(Base::new(&config, &file, &device)?)
 }
 
+/// Where routers are kept that were trained for domains of several runs; nowhere for a user without a cache folder.
+pub(crate) fn kept_routers() -> Option<PathBuf> {
+    Some(hub::cache_dir().ok()?.join("routers"))
+}
+
 /// The domains of these folders. One that is damaged, or of another base, is named and left out; the rest goes on.
 pub(crate) fn pool<'a>(
     base: &'a Base,
     folders: &[PathBuf],
 ) -> anyhow::Result<(AdapterPool<'a>, Vec<Refused>)> {
-    let (pool, refused) = AdapterPool::open(base, folders)?;
+    let (pool, refused) = AdapterPool::open(base, folders, kept_routers().as_deref())?;
     for refused in &refused {
         report::note(&format!("{} is left out: {}", refused.folder.display(), refused.reason));
     }

@@ -12,6 +12,7 @@ mod outputs;
 mod prompts;
 mod report;
 mod semantic;
+mod study;
 mod weights;
 
 use std::process::ExitCode;

@@ -34,14 +34,14 @@ pub enum DecoderKind {
     /// Nothing.
     Frozen,
     /// A copy of all of it.
+    #[default]
     Copy,
     /// HQ-SAM's token and branch.
-    #[default]
     Hq,
 }
 
 /// What is trained for a domain: `[adapter]` of a configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdapterConfig {
     /// In the decoder.
@@ -51,12 +51,6 @@ pub struct AdapterConfig {
     /// Inside the encoder; without it embeddings are those of the base and are made once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoder: Option<EncoderKind>,
-}
-
-impl Default for AdapterConfig {
-    fn default() -> Self {
-        Self { decoder: DecoderKind::Copy, hq_only: false, encoder: None }
-    }
 }
 
 impl AdapterConfig {
@@ -221,11 +215,6 @@ impl Adapter {
     pub fn for_domain(mut self, n: usize) -> Self {
         self.prompts = self.prompts.map(|prompts| prompts.for_domain(n));
         self
-    }
-
-    /// Whether the base's embeddings do for it.
-    pub fn keeps_encoder(&self) -> bool {
-        self.encoder.is_none()
     }
 }
 

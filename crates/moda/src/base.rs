@@ -33,6 +33,16 @@ pub struct BaseConfig {
     pub sizes: Option<SamConfig>,
 }
 
+impl BaseConfig {
+    /// Side of the encoder's input, pixels.
+    ///
+    /// # Errors
+    /// A name that is no model's.
+    pub fn input_side(&self) -> Result<u32, ContinualError> {
+        Ok(self.input.map_or_else(|| registry::variant(&self.name).map(|v| v.preprocess.size), Ok)?)
+    }
+}
+
 impl Default for BaseConfig {
     fn default() -> Self {
         Self { name: "kirie-small".to_owned(), weights: None, sha256: None, input: None, sizes: None }
@@ -67,7 +77,7 @@ impl Base {
             });
         }
         let variant = registry::variant(&config.name)?;
-        let input = config.input.unwrap_or(variant.preprocess.size);
+        let input = config.input_side()?;
         let preprocess = Preprocess { size: input, ..variant.preprocess };
         let registered = || variant.config().for_input(variant.preprocess.size, input);
         let sizes = config.sizes.clone().unwrap_or_else(registered);

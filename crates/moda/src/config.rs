@@ -11,6 +11,7 @@ use crate::data::{DomainConfig, NaturalConfig};
 use crate::error::ContinualError;
 use crate::prompts::PromptConfig;
 use crate::router::RouterConfig;
+use crate::run::Ablation;
 use crate::strategy::{Settings, Strategy};
 use crate::train::LessonConfig;
 use crate::views::{Augment, PromptKind};
@@ -54,6 +55,9 @@ pub struct StudyConfig {
     /// Constants of the other strategies.
     #[serde(default)]
     pub settings: Settings,
+    /// Other ways to tell the domains of a finished run apart; without any the usual ones, see [`Ablation::usual`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ablation: Vec<Ablation>,
     /// Steps for each domain, optimiser, schedule, checkpoints.
     pub plan: Plan,
 }
@@ -207,6 +211,10 @@ impl StudyConfig {
             ));
         }
         for reference in &self.data.reference {
+            if let Some(seen) = &reference.seen {
+                let expected = "set in data.natural alone, where it says how far a figure can be trusted";
+                return Err(ContinualError::setting("data.reference.seen", format!("{seen:?}"), expected));
+            }
             let same = |set: &&NaturalConfig| set.path == reference.path && set.part == reference.part;
             if self.data.natural.iter().any(|set| same(&set)) {
                 let found = format!("{}, {}", reference.path.display(), reference.part);
@@ -223,6 +231,7 @@ impl StudyConfig {
         for order in 0..self.orders.len() {
             self.order(order, 0)?;
         }
+        Ablation::check_all(&self.ablation)?;
         self.adapter.check()?;
         self.augment.check()?;
         self.train.check()?;
@@ -281,5 +290,67 @@ impl StudyConfig {
     /// The folder that the sets' paths start from.
     pub fn root(&self) -> PathBuf {
         self.data.root.clone().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::Adapter;
+    use crate::prompts::PromptPool;
+    use crate::testing;
+
+    fn stream8(sets: &[&str]) -> StudyConfig {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/continual/stream8.toml");
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        kirie_run::config::load::<StudyConfig>(Some(&path), &sets).unwrap().value
+    }
+
+    #[test]
+    fn the_stream_of_eight_is_a_good_configuration() {
+        let config = stream8(&[]);
+        config.check().unwrap();
+        assert_eq!((config.data.domains.len(), config.data.natural.len()), (8, 3));
+        let unseen = config.data.natural.iter().filter(|set| set.seen.is_none());
+        assert_eq!(unseen.map(|set| set.name.as_str()).collect::<Vec<_>>(), ["davis480p"]);
+        // What a run keeps of it means the same.
+        let text = kirie_run::config::to_toml(&config).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join("config.toml"), text).unwrap();
+        let kept = kirie_run::config::load::<StudyConfig>(Some(&place.path().join("config.toml")), &[]);
+        assert_eq!(kept.unwrap().value, config);
+        let ablation =
+            r#"ablation=[{name="20 exemplars",count=20},{name="bare",learn_tokens=false,abstain=false}]"#;
+        let config = stream8(&[ablation]);
+        config.check().unwrap();
+        assert_eq!(config.ablation[1].abstain, Some(false));
+    }
+
+    #[test]
+    fn prompt_tokens_alone_take_larger_steps() {
+        let config = stream8(&[]);
+        let [group] = &config.plan.optimizer.groups[..] else { panic!("{:?}", config.plan.optimizer.groups) };
+        let pattern = regex::Regex::new(&group.name).unwrap();
+        let names = |adapter: &Adapter| -> Vec<String> {
+            kirie_sam::checkpoint::module_keys(adapter).into_iter().map(|key| key.key).collect()
+        };
+        let device = burn::tensor::Device::flex();
+        let mut rng = kirie_engine::random::Streams::new(1).stream("test", &[]);
+        for pool in [
+            PromptPool::l2p(&config.prompts, 8, &device),
+            PromptPool::dual(&config.prompts, 2, 8, &device),
+            PromptPool::coda(&config.prompts, 2, 8, &mut rng, &device),
+            PromptPool::single(&config.prompts, 8, &device),
+        ] {
+            let names = names(&Adapter::of_prompts(pool));
+            assert!(!names.is_empty() && names.iter().all(|name| pattern.is_match(name)), "{names:?}");
+        }
+        let base = testing::base(false);
+        for decoder in [crate::adapter::DecoderKind::Copy, crate::adapter::DecoderKind::Hq] {
+            let adapter =
+                Adapter::new(&AdapterConfig { decoder, ..AdapterConfig::default() }, &base, 0).unwrap();
+            let names = names(&adapter);
+            assert!(!names.is_empty() && !names.iter().any(|name| pattern.is_match(name)), "{names:?}");
+        }
     }
 }

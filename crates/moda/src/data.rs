@@ -50,6 +50,9 @@ pub struct NaturalConfig {
     /// What is to be cut out.
     #[serde(default)]
     pub foreground: Foreground,
+    /// What of this set the base or the router have seen in learning, for reports; without it the set is said to be unseen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<String>,
 }
 
 /// What the numbers of label pictures mean.

@@ -148,6 +148,26 @@ pub fn score(
     Ok(scores)
 }
 
+/// The same for several kinds of prompts.
+///
+/// # Errors
+/// As [`score`].
+pub fn score_kinds(
+    maker: &Maker<'_>,
+    adapter: Option<&Adapter>,
+    cases: &[&Case],
+    kinds: &[PromptKind],
+    pick: Pick,
+) -> Result<Vec<ByPrompt>, ContinualError> {
+    let mut all = vec![ByPrompt::new(); cases.len()];
+    for kind in kinds {
+        for (by_prompt, scores) in all.iter_mut().zip(score(maker, adapter, cases, *kind, pick)?) {
+            by_prompt.insert(*kind, scores);
+        }
+    }
+    Ok(all)
+}
+
 /// Scores of a mask.
 pub fn compare(mut found: Mask, truth: &Mask, ignore: Option<&Mask>) -> Result<Scores, ContinualError> {
     if let Some(ignore) = ignore {

@@ -7,6 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use kirie_engine::random::Streams;
 use kirie_sam::HostTensor;
 
+use crate::adapter::{AdapterConfig, DecoderKind};
 use crate::base::Base;
 use crate::data::{Domain, Part, Picture};
 use crate::encoder::{EncoderAdapter, Features};
@@ -22,7 +23,7 @@ const MOST_NUMBERS: usize = 300_000_000;
 pub struct Item {
     /// The picture's file.
     pub name: String,
-    /// `[1, C, S, S]` and, where the encoder has one, the map of detail; absent where an adapter works inside the encoder.
+    /// `[1, C, S, S]` and, where a decoder reads it, the map of detail; absent where an adapter works inside the encoder.
     pub encoded: Option<(HostTensor, Option<HostTensor>)>,
     /// `[3, size, size]`, where they are needed again.
     pub pixels: Option<Vec<f32>>,
@@ -43,6 +44,30 @@ impl Item {
     }
 }
 
+/// What is kept of a view beside what the router sees; of two that are needed the larger holds what the smaller does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Keep {
+    /// The embedding.
+    Embedding,
+    /// The map of detail as well, which HQ decoders read.
+    Detail,
+    /// The pixels, for adapters inside the encoder.
+    Pixels,
+}
+
+impl Keep {
+    /// What answers of an adapter on this base, and of the base itself, are made from.
+    pub fn needed(adapter: &AdapterConfig, base: &Base) -> Self {
+        let own = base.sam(false).mask_decoder.compress_vit_feat.is_some();
+        match adapter {
+            AdapterConfig { encoder: Some(_), .. } => Self::Pixels,
+            AdapterConfig { decoder: DecoderKind::Hq, .. } => Self::Detail,
+            _ if own => Self::Detail,
+            _ => Self::Embedding,
+        }
+    }
+}
+
 /// How views become items.
 #[derive(Clone, Copy, Debug)]
 pub struct Maker<'a> {
@@ -52,8 +77,8 @@ pub struct Maker<'a> {
     pub augment: Augment,
     /// Places along a side of what the router sees.
     pub grid: usize,
-    /// Whether adapters work inside the encoder, so that pixels are kept and not embeddings.
-    pub inside_encoder: bool,
+    /// What is kept.
+    pub keep: Keep,
 }
 
 impl Maker<'_> {
@@ -73,13 +98,14 @@ impl Maker<'_> {
         let features = self.base.encode(input, None);
         let router = pooled(&features.stages, &[extent], self.grid)?;
         let router = router.into_iter().next().unwrap_or(RouterFeatures { stages: Vec::new() });
-        let encoded = if self.inside_encoder {
+        let inside = self.keep == Keep::Pixels;
+        let encoded = if inside {
             None
         } else {
-            let early = features.early.map(HostTensor::from_burn).transpose()?;
-            Some((HostTensor::from_burn(features.embedding)?, early))
+            let early = features.early.filter(|_| self.keep == Keep::Detail);
+            Some((HostTensor::from_burn(features.embedding)?, early.map(HostTensor::from_burn).transpose()?))
         };
-        Ok(Item { name, encoded, pixels: self.inside_encoder.then_some(pixels), router, target })
+        Ok(Item { name, encoded, pixels: inside.then_some(pixels), router, target })
     }
 }
 
@@ -115,12 +141,13 @@ pub struct Items<'a> {
     maker: Maker<'a>,
     domains: &'a [Domain],
     kept: Mutex<HashMap<(usize, usize, usize), Arc<Item>>>,
+    seen: Mutex<HashMap<(usize, usize), RouterFeatures>>,
 }
 
 impl<'a> Items<'a> {
     /// None yet.
     pub fn new(maker: Maker<'a>, domains: &'a [Domain]) -> Self {
-        Self { maker, domains, kept: Mutex::default() }
+        Self { maker, domains, kept: Mutex::default(), seen: Mutex::default() }
     }
 
     /// The domains, in the order that items are asked by.
@@ -143,6 +170,20 @@ impl<'a> Items<'a> {
         let item = Arc::new(self.maker.item(&self.domains[domain].part.read(picture)?, n)?);
         self.lock().insert(key, Arc::clone(&item));
         Ok(item)
+    }
+
+    /// What the router sees of a whole picture. Of one that is not at hand nothing else is kept.
+    pub fn seen(&self, domain: usize, picture: usize) -> Result<RouterFeatures, ContinualError> {
+        if let Some(item) = self.lock().get(&(domain, picture, 0)) {
+            return Ok(item.router.clone());
+        }
+        let seen = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(features) = seen().get(&(domain, picture)) {
+            return Ok(features.clone());
+        }
+        let features = self.maker.item(&self.domains[domain].part.read(picture)?, 0)?.router;
+        seen().insert((domain, picture), features.clone());
+        Ok(features)
     }
 
     /// Lets go of the items of all domains but these, where they have become too many to keep.

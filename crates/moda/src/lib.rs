@@ -19,6 +19,7 @@
 //! | [`evaluate`], [`report`] | figures, pages |
 //! | [`registry`], [`rank`] | domains kept on disk for an operator; which pictures to label next |
 //! | [`store`], [`pool`], [`measure`] | a domain on disk; several of them at work, and measured |
+//! | [`together`], [`gate`] | one router for domains that were learned apart; whether a newcomer is in the way of the others |
 
 pub mod adapter;
 pub mod base;
@@ -27,6 +28,7 @@ pub mod data;
 pub mod encoder;
 mod error;
 pub mod evaluate;
+pub mod gate;
 pub mod items;
 pub mod loss;
 pub mod measure;
@@ -41,6 +43,7 @@ pub mod store;
 pub mod strategy;
 #[cfg(test)]
 mod testing;
+pub mod together;
 pub mod train;
 pub mod views;
 

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::adapter::AdapterConfig;
 use crate::base::Base;
 use crate::data::{Part, spread};
 use crate::error::ContinualError;
 use crate::evaluate::{ByPrompt, Case, Scores, score};
-use crate::items::Maker;
+use crate::items::{Keep, Maker};
 use crate::pool::AdapterPool;
 use crate::prompts::Pick;
 use crate::views::{Augment, PromptKind};
@@ -63,8 +64,9 @@ pub fn measure(
         let by = route.and_then(|route| route.domain).and_then(|at| pool.domains().get(at));
         *routed.entry(by.map_or(BASE, |domain| &domain.name).to_owned()).or_default() += 1;
         let right = expect.and_then(domain);
-        let of_encoder = pool.domains().iter().any(|domain| !domain.adapter.keeps_encoder());
-        let maker = Maker { base, augment: Augment::default(), grid: 1, inside_encoder: of_encoder };
+        let adapters = pool.domains().iter().map(|domain| domain.config).chain([AdapterConfig::default()]);
+        let keep = adapters.map(|config| Keep::needed(&config, base)).max().unwrap_or(Keep::Detail);
+        let maker = Maker { base, augment: Augment::default(), grid: 1, keep };
         let case = Case::new(&maker, picture)?;
         for kind in kinds {
             let scores = all.entry(kind).or_default();

@@ -3,7 +3,7 @@
 //! ```no_run
 //! # use kirie_moda::{base::{Base, BaseConfig}, pool::AdapterPool};
 //! # fn go(base: &Base, picture: &kirie_data::Image) -> Result<(), kirie_moda::ContinualError> {
-//! let (pool, refused) = AdapterPool::open(base, &["runs/a/domain".into(), "runs/b/domain".into()])?;
+//! let (pool, refused) = AdapterPool::open(base, &["runs/a/domain".into(), "runs/b/domain".into()], None)?;
 //! for refused in &refused {
 //!     eprintln!("{}: {}", refused.folder.display(), refused.reason);
 //! }
@@ -13,7 +13,7 @@
 //! # }
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
 use kirie_data::Image;
@@ -28,7 +28,8 @@ use crate::encoder::Features;
 use crate::error::ContinualError;
 use crate::prompts::Pick;
 use crate::router::{Route, Router, RouterFeatures, pooled};
-use crate::store::{DomainState, assemble};
+use crate::store::DomainState;
+use crate::together::assemble;
 use crate::views::extent;
 
 /// A folder that was left out, for the rest to go on.
@@ -61,11 +62,16 @@ pub struct PoolAnswer<'p> {
 
 impl<'a> AdapterPool<'a> {
     /// Opens folders that [`DomainState::save`] wrote. A folder that is damaged, or of another base, or whose domain came before under
-    /// the same name, is left out and named; the rest goes on. Without any domain left the base answers everything.
+    /// the same name, is left out and named; the rest goes on. Without any domain left the base answers everything. `kept` is the folder
+    /// of routers that were trained before, see [`crate::together`].
     ///
     /// # Errors
     /// What is no folder's fault.
-    pub fn open(base: &'a Base, folders: &[PathBuf]) -> Result<(Self, Vec<Refused>), ContinualError> {
+    pub fn open(
+        base: &'a Base,
+        folders: &[PathBuf],
+        kept: Option<&Path>,
+    ) -> Result<(Self, Vec<Refused>), ContinualError> {
         let (mut domains, mut refused) = (Vec::<DomainState>::new(), Vec::new());
         for folder in folders {
             let state = DomainState::load(folder, base).and_then(|state| {
@@ -84,18 +90,22 @@ impl<'a> AdapterPool<'a> {
                 Err(error) => refused.push(Refused { folder: folder.clone(), reason: error.to_string() }),
             }
         }
-        Ok((Self::of_domains(base, domains)?, refused))
+        Ok((Self::of_domains(base, domains, kept)?, refused))
     }
 
     /// The same from states in memory.
     ///
     /// # Errors
     /// Two domains of a name.
-    pub fn of_domains(base: &'a Base, domains: Vec<DomainState>) -> Result<Self, ContinualError> {
+    pub fn of_domains(
+        base: &'a Base,
+        domains: Vec<DomainState>,
+        kept: Option<&Path>,
+    ) -> Result<Self, ContinualError> {
         if domains.is_empty() {
             return Ok(Self { base, domains, router: None });
         }
-        let (domains, router) = assemble(domains, base)?;
+        let (domains, router) = assemble(domains, base, kept)?;
         Ok(Self { base, domains, router: Some(router) })
     }
 

@@ -1,40 +1,152 @@
 //! The page and the files of a study.
 
-use std::collections::BTreeMap;
+mod compared;
+mod routing;
+mod spread;
+mod verdicts;
+
 use std::fmt::Write as _;
 
 use kirie_data::write_atomic;
 use kirie_run::RunFolder;
 use kirie_run::report::{Better, LineChart, Matrix, Page, Scatter, ScatterPoint, Series};
+use serde::Serialize;
 use serde_json::json;
 
-use crate::base::Base;
 use crate::config::StudyConfig;
 use crate::error::ContinualError;
-use crate::run::{Figures, SCORES, Summary};
-use crate::strategy::Strategy;
+use crate::run::{Ablated, Figures, SCORES, Summary, ablated};
 use crate::views::PromptKind;
 
-/// Writes `metrics.json`, `scores.csv` and `report.html` of a study, of the runs that are finished.
+pub use compared::{Group, Retention, retention, strategies};
+pub use routing::{Routing, routing};
+pub use spread::Spread;
+pub use verdicts::{Reached, Verdict, verdicts};
+
+/// The strategies side by side.
+pub const STRATEGIES: &str = "strategies.csv";
+/// Ways of telling domains apart side by side.
+pub const ABLATION: &str = "ablation.csv";
+
+/// Everything that is read off the runs of a study together.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// What MoDA is held to; empty in a study without it.
+    pub verdicts: Vec<Verdict>,
+    /// Every strategy by every kind of prompt.
+    pub strategies: Vec<Group>,
+    /// Every strategy on every natural set.
+    pub retention: Vec<Retention>,
+    /// Where pictures went.
+    pub routing: Vec<Routing>,
+    /// MoDA's runs with their domains told apart otherwise; empty where that was not asked.
+    pub ablation: Vec<Group>,
+}
+
+/// A table, for pages and for terminals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sheet {
+    /// Stands above it.
+    pub title: String,
+    /// One for each column.
+    pub headers: Vec<String>,
+    /// As many cells each.
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Sheet {
+    fn new(title: String, headers: &[&str]) -> Self {
+        let headers = headers.iter().map(|&header| header.to_owned()).collect();
+        Self { title, headers, rows: Vec::new() }
+    }
+}
+
+/// How a figure is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    /// A share, in percent.
+    Percent,
+    /// As it is.
+    Count,
+    /// Bytes, in millions.
+    Megabytes,
+}
+
+impl Unit {
+    /// What it is multiplied by, and its decimals.
+    fn scale(self) -> (f64, usize) {
+        match self {
+            Self::Percent => (100.0, 1),
+            Self::Count => (1.0, 0),
+            Self::Megabytes => (1e-6, 2),
+        }
+    }
+}
+
+impl Report {
+    /// Of the runs that are finished, and of the ways that were tried on them.
+    pub fn new(config: &StudyConfig, summaries: &[Summary], ablated: &[Ablated]) -> Self {
+        let of = |kind: &PromptKind| -> Vec<Group> {
+            let group = |Ablated { ablation, summaries }: &Ablated| {
+                Group::new(&ablation.name, *kind, &summaries.iter().collect::<Vec<_>>())
+            };
+            ablated.iter().filter(|ablated| !ablated.summaries.is_empty()).map(group).collect()
+        };
+        Self {
+            verdicts: verdicts(config, summaries),
+            strategies: strategies(config, summaries),
+            retention: retention(config, summaries),
+            routing: routing(config, summaries),
+            ablation: config.data.prompts.iter().flat_map(of).collect(),
+        }
+    }
+
+    /// For a terminal: strategies, natural sets one by one, and where pictures went; the latter two by the first kind of prompt. The
+    /// verdicts are lines, see [`Verdict`].
+    pub fn sheets(&self) -> Vec<Sheet> {
+        let mut sheets = compared::sheets("Strategy", &self.strategies, false);
+        let Some(prompt) = self.strategies.first().map(|group| group.prompt) else { return sheets };
+        sheets.push(compared::retention_sheet(&self.retention, prompt));
+        sheets.push(routing::sheet(&self.routing, prompt));
+        sheets.retain(|sheet| !sheet.rows.is_empty());
+        sheets
+    }
+
+    /// The same of the ways that domains were told apart.
+    pub fn ablation_sheets(&self) -> Vec<Sheet> {
+        compared::sheets("Told apart", &self.ablation, false)
+    }
+}
+
+/// Writes `metrics.json`, `scores.csv`, `strategies.csv` and `report.html` of a study, of the runs that are finished, and `ablation.csv`
+/// if they were looked at so.
 ///
 /// # Errors
-/// Files that cannot be written.
+/// Files that cannot be read or written.
 pub fn write(
     folder: &RunFolder,
     config: &StudyConfig,
-    base: &Base,
     summaries: &[Summary],
-) -> Result<(), ContinualError> {
+) -> Result<Report, ContinualError> {
+    let report = Report::new(config, summaries, &ablated(folder.path())?);
     let about = json!({
-        "base": base.name(),
-        "base_sha256": base.hash(),
+        "base": config.model.name,
+        "base_sha256": config.model.sha256,
         "adapter": config.adapter,
+        "report": report,
         "runs": summaries,
     });
     folder.write_metrics(&about)?;
-    let csv = csv(summaries);
-    write_atomic(folder.path().join(SCORES), |file| file.write_all(csv.as_bytes()))?;
-    Ok(page(config, base, summaries)?.write(folder.report_path())?)
+    let mut files =
+        vec![(SCORES, csv(summaries)), (STRATEGIES, compared::csv("strategy", &report.strategies))];
+    if !report.ablation.is_empty() {
+        files.push((ABLATION, compared::csv("told_apart", &report.ablation)));
+    }
+    for (name, text) in files {
+        write_atomic(folder.path().join(name), |file| file.write_all(text.as_bytes()))?;
+    }
+    page(config, summaries, &report)?.write(folder.report_path())?;
+    Ok(report)
 }
 
 /// Every score of every run: one line a step, set and kind of prompt.
@@ -70,31 +182,17 @@ pub fn csv(summaries: &[Summary]) -> String {
     text
 }
 
-/// Mean and standard deviation (of a sample) in percent, or a dash.
-fn percent(values: &[Option<f64>]) -> String {
-    let values: Vec<f64> = values.iter().flatten().map(|value| 100.0 * value).collect();
-    let count = values.len() as f64;
-    if values.is_empty() {
-        return "-".to_owned();
-    }
-    let mean = values.iter().sum::<f64>() / count;
-    if values.len() == 1 {
-        return format!("{mean:.1}");
-    }
-    let spread = (values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / (count - 1.0)).sqrt();
-    format!("{mean:.1} ±{spread:.1}")
-}
-
 /// The page of a study.
 ///
 /// # Errors
-/// Figures without a text form.
-pub fn page(config: &StudyConfig, base: &Base, summaries: &[Summary]) -> Result<Page, ContinualError> {
+/// Figures without a text form; a base that is no model's.
+fn page(config: &StudyConfig, summaries: &[Summary], report: &Report) -> Result<Page, ContinualError> {
     let mut page = Page::new("Continual adaptation");
     let data = &config.data;
     let names: Vec<&str> = data.domains.iter().map(|domain| domain.name.as_str()).collect();
+    let all = config.strategies.len() * config.orders.len() * config.seeds.len();
     page.key_values(&[
-        ("Base", format!("{}, {} pixels", base.name(), base.preprocess().size)),
+        ("Base", format!("{}, {} pixels", config.model.name, config.model.input_side()?)),
         ("Adapter", config.adapter.name()),
         ("Domains", names.join(", ")),
         (
@@ -102,24 +200,40 @@ pub fn page(config: &StudyConfig, base: &Base, summaries: &[Summary]) -> Result<
             if data.measure_held_out { "pictures held out" } else { "the test lists" }.to_owned(),
         ),
         ("Steps for each domain", config.plan.steps.to_string()),
-        ("Runs finished", summaries.len().to_string()),
+        ("Runs finished", format!("{} of {all}", summaries.len())),
     ]);
-    let mut by_strategy: BTreeMap<Strategy, Vec<&Summary>> = BTreeMap::new();
-    for summary in summaries {
-        by_strategy.entry(summary.strategy).or_default().push(summary);
+    if !report.verdicts.is_empty() {
+        add(&mut page, &verdicts::sheet(&report.verdicts));
     }
-    for kind in &data.prompts {
-        page.heading(&format!("Strategies, asked by {}", kind.name()));
-        table(&mut page, &by_strategy, *kind);
+    for sheet in compared::sheets("Strategy", &report.strategies, true) {
+        add(&mut page, &sheet);
     }
     page.paragraph(
-        "All in percent: mean over the runs (orders and seeds) and standard deviation. Last: mean over the domains after the last of \
-         them. Avg: mean over the steps of the mean over the domains seen. FF: mean loss from a domain's best earlier score to its last \
-         (Chaudhry et al.). BWT: mean change since a domain was learned. FWT: mean score just before a domain is learned, less the \
-         base's. Natural: pictures of no domain, in brackets the change from the base. Own: answered by the picture's own domain. \
-         Base: natural pictures that went to the base.",
+        "Mean over the runs (orders and seeds) and standard deviation. Last: mean over the domains after the last of them. Avg: mean \
+         over the steps of the mean over the domains seen. FF: mean loss from a domain's best earlier score to its last (Chaudhry et \
+         al.). BWT: mean change since a domain was learned. FWT: mean score just before a domain is learned, less the base's. Oracle: \
+         Last if every picture were answered by its own domain. Natural: pictures of no domain; Change: less the base. Own: test \
+         pictures answered by their own domain. Numbers and bytes are those at the end of the stream, of all domains together. Seeds \
+         change what is drawn: the beginning of what is trained, batches, prompts, exemplars; the split and the views of pictures are \
+         the same in all runs.",
     );
-    scatter(&mut page, &by_strategy, data.prompts[0]);
+    for prompt in &data.prompts {
+        add(&mut page, &compared::retention_sheet(&report.retention, *prompt));
+    }
+    for prompt in &data.prompts {
+        add(&mut page, &routing::sheet(&report.routing, *prompt));
+    }
+    if !report.ablation.is_empty() {
+        page.heading("Telling domains apart otherwise");
+        page.paragraph(
+            "The adapters of moda's runs as they are, each time with a router of its own. What it takes to train and store adapters is \
+             that of the runs.",
+        );
+        for sheet in compared::sheets("Told apart", &report.ablation, true) {
+            add(&mut page, &sheet);
+        }
+    }
+    scatter(&mut page, summaries, data.prompts[0]);
     for summary in summaries {
         run(&mut page, summary, data.prompts[0]);
     }
@@ -127,54 +241,15 @@ pub fn page(config: &StudyConfig, base: &Base, summaries: &[Summary]) -> Result<
     Ok(page)
 }
 
-fn table(page: &mut Page, by_strategy: &BTreeMap<Strategy, Vec<&Summary>>, kind: PromptKind) {
-    let mut rows = Vec::new();
-    for (strategy, runs) in by_strategy {
-        let figures: Vec<&Figures> = runs.iter().filter_map(|run| run.figures.get(&kind)).collect();
-        let of = |value: &dyn Fn(&Figures) -> Option<f64>| {
-            percent(&figures.iter().map(|figures| value(figures)).collect::<Vec<_>>())
-        };
-        let runs_of = |value: &dyn Fn(&Summary) -> Option<f64>| {
-            percent(&runs.iter().map(|run| value(run)).collect::<Vec<_>>())
-        };
-        let natural = of(&|f| f.natural.map(|(last, _)| last.iou));
-        let change = of(&|f| f.natural.map(|(last, base)| last.iou - base.iou));
-        rows.push(vec![
-            strategy.name().to_owned(),
-            runs.len().to_string(),
-            of(&|f| Some(f.last.iou)),
-            of(&|f| f.iou.as_ref().map(|report| report.avg)),
-            of(&|f| f.iou.as_ref().and_then(|report| report.forgetting_max)),
-            of(&|f| f.iou.as_ref().and_then(|report| report.bwt)),
-            of(&|f| f.iou.as_ref().and_then(|report| report.fwt)),
-            of(&|f| f.last_oracle.map(|scores| scores.iou)),
-            of(&|f| Some(f.last.boundary_iou)),
-            of(&|f| f.boundary_iou.as_ref().and_then(|report| report.forgetting_max)),
-            if natural == "-" { natural } else { format!("{natural} ({change})") },
-            runs_of(&|run| run.routing_accuracy),
-            runs_of(&|run| run.natural_to_base),
-        ]);
+fn add(page: &mut Page, sheet: &Sheet) {
+    if !sheet.rows.is_empty() {
+        page.heading(&sheet.title).table(&sheet.headers, &sheet.rows);
     }
-    let headers = [
-        "Strategy",
-        "Runs",
-        "Last IoU",
-        "Avg IoU",
-        "FF IoU",
-        "BWT",
-        "FWT",
-        "Last, domain known",
-        "Last BIoU",
-        "FF BIoU",
-        "Natural",
-        "Own",
-        "Base",
-    ];
-    page.table(&headers, &rows);
 }
 
-fn scatter(page: &mut Page, by_strategy: &BTreeMap<Strategy, Vec<&Summary>>, kind: PromptKind) {
+fn scatter(page: &mut Page, summaries: &[Summary], kind: PromptKind) {
     let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+    let by_strategy = compared::by_strategy(summaries);
     let points = by_strategy.iter().filter_map(|(strategy, runs)| {
         let of = |value: &dyn Fn(&Figures) -> Option<f64>| -> Option<f64> {
             let values: Vec<f64> = runs.iter().filter_map(|run| value(run.figures.get(&kind)?)).collect();
@@ -272,3 +347,6 @@ fn run(page: &mut Page, summary: &Summary, kind: PromptKind) {
         .collect();
     page.table(&["Domain", "Pictures", "Seconds of training", "Numbers trained", "Stored MB"], &rows);
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,8 +10,10 @@
 //!       ewc.safetensors         ewc: what it remembers
 //!       row.json                its scores; the step is done when this is there
 //!     summary.json              figures of the run
+//!   ablation.json               what another router would have made of it, see [`ablate`]
 //! ```
 
+mod ablation;
 mod figures;
 mod stream;
 
@@ -19,21 +21,22 @@ use std::fs;
 use std::path::Path;
 
 use kirie_data::{create_parent, write_atomic};
-use kirie_engine::random::Streams;
 use kirie_run::config::to_toml;
 use kirie_run::{Progress, ProgressMode, RunFolder, Stop};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use ablation::{Ablated, Ablation, ablate, ablated};
 pub use figures::{Figures, Row, SetRow, Summary, summarise};
 
 use crate::base::Base;
 use crate::config::StudyConfig;
 use crate::data::{Domain, Part, spread};
 use crate::error::ContinualError;
-use crate::evaluate::{ByPrompt, TestSet, score};
-use crate::items::{Items, Maker, router_features};
+use crate::evaluate::{ByPrompt, TestSet, score_kinds};
+use crate::items::{Items, Keep, Maker, router_features};
 use crate::prompts::Pick;
+use crate::report::Report;
 use crate::router::RouterFeatures;
 use crate::strategy::Strategy;
 use stream::Stream;
@@ -48,6 +51,8 @@ pub struct Outcome {
     pub complete: bool,
     /// Finished runs, in the order of the configuration.
     pub summaries: Vec<Summary>,
+    /// What is read off them together.
+    pub report: Report,
 }
 
 /// What the runs of a study share.
@@ -75,7 +80,7 @@ pub fn open_domains(config: &StudyConfig) -> Result<Vec<Domain>, ContinualError>
     open.collect()
 }
 
-/// Does every run that is not done yet, and writes the reports.
+/// Does every run that is not done yet, and writes the reports after each.
 ///
 /// # Errors
 /// Settings out of range, sets and files that cannot be read or written, a loss that is no number.
@@ -88,34 +93,9 @@ pub fn study(
 ) -> Result<Outcome, ContinualError> {
     config.check()?;
     let domains = open_domains(config)?;
-    let maker = Maker {
-        base,
-        augment: config.augment,
-        grid: config.router.grid,
-        inside_encoder: config.adapter.encoder.is_some(),
-    };
-    let sets = test_sets(config, &domains, &maker, mode)?;
-    let mut reference = Vec::new();
-    for set in &config.data.reference {
-        let part = Part::open(&config.root().join(&set.path), &set.part, &set.foreground, None, None)?;
-        let chosen = spread(part.len(), config.data.reference_limit);
-        reference.extend(router_features(&maker, &part, &chosen)?);
-    }
-    let mut zero_shot = Vec::with_capacity(sets.len());
-    for set in &sets {
-        let mut of_set = vec![ByPrompt::new(); set.cases.len()];
-        let cases: Vec<_> = set.cases.iter().collect();
-        for kind in &config.data.prompts {
-            let scores = score(&maker, None, &cases, *kind, Pick::default())?;
-            for (by_prompt, score) in of_set.iter_mut().zip(scores) {
-                by_prompt.insert(*kind, score);
-            }
-        }
-        zero_shot.push(of_set);
-    }
-    let study =
-        Study { config, base, items: Items::new(maker, &domains), sets, zero_shot, reference, stop, mode };
-    let mut outcome = Outcome { complete: true, summaries: Vec::new() };
+    let study = Study::open(config, base, &domains, stop, mode)?;
+    let mut outcome =
+        Outcome { complete: true, summaries: Vec::new(), report: Report::new(config, &[], &[]) };
     for (order, seed, strategy) in runs(config) {
         let name = run_name(config, strategy, order, seed);
         let path = folder.path().join("runs").join(&name);
@@ -128,12 +108,25 @@ pub fn study(
             Some(summary) => {
                 write_json(&path.join("summary.json"), &summary)?;
                 outcome.summaries.push(summary);
-                crate::report::write(folder, config, base, &outcome.summaries)?;
+                outcome.report = crate::report::write(folder, config, &outcome.summaries)?;
             }
             None => outcome.complete = false,
         }
     }
     Ok(outcome)
+}
+
+/// The finished runs of a study, in the order of the configuration; nothing is measured again.
+///
+/// # Errors
+/// Files that cannot be read.
+pub fn finished(config: &StudyConfig, folder: &Path) -> Result<Vec<Summary>, ContinualError> {
+    let mut summaries = Vec::new();
+    for (order, seed, strategy) in runs(config) {
+        let path = folder.join("runs").join(run_name(config, strategy, order, seed));
+        summaries.extend(read_json::<Summary>(&path.join("summary.json"))?);
+    }
+    Ok(summaries)
 }
 
 /// Every run of a study: order, seed, strategy.
@@ -211,7 +204,33 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Con
     Ok(write_atomic(path, |file| file.write_all(text.as_bytes()))?)
 }
 
-impl Study<'_> {
+impl<'a> Study<'a> {
+    /// Reads and encodes what is measured on, and measures the base.
+    fn open(
+        config: &'a StudyConfig,
+        base: &'a Base,
+        domains: &'a [Domain],
+        stop: &'a Stop,
+        mode: ProgressMode,
+    ) -> Result<Self, ContinualError> {
+        let keep = Keep::needed(&config.adapter, base);
+        let maker = Maker { base, augment: config.augment, grid: config.router.grid, keep };
+        let sets = test_sets(config, domains, &maker, mode)?;
+        let mut reference = Vec::new();
+        for set in &config.data.reference {
+            let part = Part::open(&config.root().join(&set.path), &set.part, &set.foreground, None, None)?;
+            let chosen = spread(part.len(), config.data.reference_limit);
+            reference.extend(router_features(&maker, &part, &chosen)?);
+        }
+        let of_set = |set: &TestSet| {
+            let cases: Vec<_> = set.cases.iter().collect();
+            score_kinds(&maker, None, &cases, &config.data.prompts, Pick::default())
+        };
+        let zero_shot = sets.iter().map(of_set).collect::<Result<_, _>>()?;
+        let items = Items::new(maker, domains);
+        Ok(Self { config, base, items, sets, zero_shot, reference, stop, mode })
+    }
+
     /// The folder of a domain's training: made, or opened to go on.
     fn training_folder(&self, path: &Path) -> Result<RunFolder, ContinualError> {
         create_parent(path.join("x"))?;
@@ -222,10 +241,6 @@ impl Study<'_> {
         };
         folder.write_config(&to_toml(self.config)?)?;
         Ok(folder)
-    }
-
-    fn streams(seed: u64) -> Streams {
-        Streams::new(seed)
     }
 }
 

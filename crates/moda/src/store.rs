@@ -31,8 +31,8 @@ use crate::adapter::{Adapter, AdapterConfig};
 use crate::base::Base;
 use crate::data::Picture;
 use crate::error::ContinualError;
-use crate::items::Maker;
-use crate::router::{Lessons, Portrait, Router, RouterConfig, RouterFeatures, StageFeatures, TokenReader};
+use crate::items::{Keep, Maker};
+use crate::router::{Portrait, RouterConfig, RouterFeatures, StageFeatures, TokenReader};
 use crate::views::Augment;
 
 /// What was trained.
@@ -145,6 +145,12 @@ impl DomainState {
         Known { name: self.name.clone(), exemplars: fingerprint(&self.exemplars) }
     }
 
+    /// Features of the exemplars as whole pictures, which is how pictures are routed; where pictures are kept, not of their other views.
+    pub fn probes(&self) -> impl Iterator<Item = &RouterFeatures> {
+        let views = if self.pictures.is_empty() { 1 } else { self.augment.views.max(1) };
+        self.exemplars.iter().step_by(views)
+    }
+
     /// Writes the folder. Files are written one by one, each whole or not at all, `domain.toml` last: a folder without it is not
     /// finished. (The registry makes adding a folder to it one step.)
     ///
@@ -153,13 +159,9 @@ impl DomainState {
     pub fn save(&self, folder: &Path, base: &Base, notes: &Notes) -> Result<(), ContinualError> {
         create_parent(folder.join(NOTES))?;
         let about = |format: &str| {
-            BTreeMap::from([
-                ("format".to_owned(), format.to_owned()),
-                ("domain".to_owned(), self.name.clone()),
-                ("base".to_owned(), base.name().to_owned()),
-                ("base_sha256".to_owned(), base.hash().to_owned()),
-                (INPUT.to_owned(), base.preprocess().size.to_string()),
-            ])
+            let mut metadata = about(format, base);
+            metadata.insert("domain".to_owned(), self.name.clone());
+            metadata
         };
         let mut metadata = about(ADAPTER_FORMAT);
         metadata.insert("kind".to_owned(), json(&self.config));
@@ -177,8 +179,7 @@ impl DomainState {
             ("portrait.mean".to_owned(), line(&self.portrait.mean)),
             ("portrait.deviation".to_owned(), line(&self.portrait.deviation)),
         ];
-        let named = state_dict_of(&self.snapshot.reader).into_iter();
-        tensors.extend(named.map(|(name, tensor)| (format!("reader.{name}"), tensor)));
+        tensors.extend(reader_tensors(&self.snapshot.reader));
         tensors.extend(features_to_tensors("reference.", &self.reference));
         write(&folder.join(ROUTER), &tensors, &metadata)?;
 
@@ -240,7 +241,7 @@ impl DomainState {
         let exemplars = if pictures.is_empty() {
             features_from_tensors("stage.", &open(&folder.join(EXEMPLARS), EXEMPLARS_FORMAT, base)?)?
         } else {
-            let maker = Maker { base, augment, grid: router.grid, inside_encoder: false };
+            let maker = Maker { base, augment, grid: router.grid, keep: Keep::Embedding };
             let views = pictures.iter().flat_map(|picture| (0..augment.views).map(move |n| (picture, n)));
             views
                 .map(|(picture, n)| Ok(maker.item(picture, n)?.router))
@@ -263,47 +264,6 @@ impl DomainState {
     }
 }
 
-/// The router of several domains, and the order its domains are in. Where the newest tokens know just these domains they are taken as
-/// they are; otherwise (a domain was disabled, or brought from elsewhere) they are trained again from the exemplars.
-///
-/// # Errors
-/// No domain; two of a name; exemplars of another shape.
-pub fn assemble(
-    mut domains: Vec<DomainState>,
-    base: &Base,
-) -> Result<(Vec<DomainState>, Router), ContinualError> {
-    for (at, domain) in domains.iter().enumerate() {
-        if domains[..at].iter().any(|other| other.name == domain.name) {
-            return Err(ContinualError::domain(&domain.name, "is there twice, expected once"));
-        }
-    }
-    let here: Vec<Known> = domains.iter().map(DomainState::known).collect();
-    let knows_all = |snapshot: &Snapshot| {
-        snapshot.known.len() == here.len() && snapshot.known.iter().all(|known| here.contains(known))
-    };
-    let abstain = domains.first().is_none_or(|domain| domain.router.abstain);
-    if let Some(snapshot) = domains.iter().map(|domain| &domain.snapshot).find(|s| knows_all(s)).cloned() {
-        let place = |name: &str| snapshot.known.iter().position(|known| known.name == name);
-        domains.sort_by_key(|domain| place(&domain.name));
-        let portraits = domains.iter().map(|domain| domain.portrait.clone()).collect();
-        let has_reference = snapshot.has_reference;
-        let router = Router { reader: snapshot.reader, portraits, has_reference, abstain };
-        return Ok((domains, router));
-    }
-    let newest = domains.iter().max_by_key(|domain| domain.snapshot.known.len());
-    let Some(newest) = newest else {
-        return Err(ContinualError::setting("domains", "none", "1 or more"));
-    };
-    let (config, seed) = (newest.router, newest.seed);
-    let lessons = Lessons {
-        domains: domains.iter().map(|domain| domain.exemplars.clone()).collect(),
-        reference: newest.reference.clone(),
-    };
-    let portraits = domains.iter().map(|domain| domain.portrait.clone()).collect();
-    let router = Router::fit(&config, &lessons, portraits, base, seed)?;
-    Ok((domains, router))
-}
-
 /// Hash of features.
 pub fn fingerprint(features: &[RouterFeatures]) -> String {
     let mut hash = Sha256::new();
@@ -318,11 +278,21 @@ pub fn fingerprint(features: &[RouterFeatures]) -> String {
     text
 }
 
-fn json<T: Serialize>(value: &T) -> String {
+/// What every file says of itself.
+pub(crate) fn about(format: &str, base: &Base) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("format".to_owned(), format.to_owned()),
+        ("base".to_owned(), base.name().to_owned()),
+        ("base_sha256".to_owned(), base.hash().to_owned()),
+        (INPUT.to_owned(), base.preprocess().size.to_string()),
+    ])
+}
+
+pub(crate) fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-fn write(
+pub(crate) fn write(
     path: &Path,
     tensors: &[(String, HostTensor)],
     metadata: &BTreeMap<String, String>,
@@ -330,7 +300,7 @@ fn write(
     Ok(write_atomic(path, |file| write_safetensors_to(file, tensors, metadata, FloatFormat::F32))?)
 }
 
-fn open(path: &Path, format: &str, base: &Base) -> Result<StateDict, ContinualError> {
+pub(crate) fn open(path: &Path, format: &str, base: &Base) -> Result<StateDict, ContinualError> {
     let file = StateDict::open(path)?;
     let found = text(&file, "format")?;
     if found != format {
@@ -371,7 +341,8 @@ fn entry<T: DeserializeOwned>(file: &StateDict, key: &str) -> Result<T, Continua
         .map_err(|error| ContinualError::state(file.path(), format!("its metadata `{key}`: {error}")))
 }
 
-fn reader_from(path: &Path, base: &Base) -> Result<TokenReader, ContinualError> {
+/// The tokens among a file's tensors, as `reader.*`.
+pub(crate) fn reader_from(path: &Path, base: &Base) -> Result<TokenReader, ContinualError> {
     let file = StateDict::open(path)?.part("reader.");
     let bad = |what: &str| ContinualError::state(path, format!("expected {what} among its tensors"));
     let mut dims = Vec::new();
@@ -395,6 +366,11 @@ fn reader_from(path: &Path, base: &Base) -> Result<TokenReader, ContinualError> 
         .into());
     }
     Ok(load(reader, &file, "the router's tokens", base.device())?)
+}
+
+/// What [`reader_from`] reads.
+pub(crate) fn reader_tensors(reader: &TokenReader) -> Vec<(String, HostTensor)> {
+    state_dict_of(reader).into_iter().map(|(name, tensor)| (format!("reader.{name}"), tensor)).collect()
 }
 
 fn features_to_tensors(prefix: &str, features: &[RouterFeatures]) -> Vec<(String, HostTensor)> {

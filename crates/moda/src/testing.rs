@@ -1,7 +1,7 @@
 //! Tiny bases and drawn domains for the tests.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use kirie_data::Image;
@@ -9,6 +9,7 @@ use kirie_data::write::{index_png, write_picture};
 use kirie_engine::Plan;
 use kirie_engine::optim::{Adam, Clip, OptimizerConfig, Rule};
 use kirie_engine::schedule::{Decay, Schedule};
+use kirie_run::{ProgressMode, RunFolder, Stop};
 use kirie_sam::checkpoint::{StateDict, module_keys};
 use kirie_sam::encoders::efficientvit::{StageConfig, StageKind};
 use kirie_sam::encoders::{EfficientVitConfig, EncoderConfig, VitConfig};
@@ -164,6 +165,17 @@ pub(crate) fn domain(name: &str) -> DomainConfig {
     }
 }
 
+/// Learns domains one after another, each a name and the drawn pictures that it is of; their folders.
+pub(crate) fn learned(root: &Path, run: &str, base: &Base, domains: &[(&str, &str)]) -> Vec<PathBuf> {
+    let mut config = study(root, &[Strategy::Moda], 1);
+    let named = |(name, path): &(&str, &str)| DomainConfig { name: (*name).to_owned(), ..domain(path) };
+    config.data.domains = domains.iter().map(named).collect();
+    config.data.natural.clear();
+    let folder = RunFolder::create(root.join(run)).unwrap();
+    crate::run::study(&config, base, &folder, &Stop::never(), ProgressMode::Silent).unwrap();
+    crate::store::domain_folders(&root.join(run).join("runs/moda-given-s1")).unwrap()
+}
+
 /// Three drawn domains, of which the last is natural pictures.
 pub(crate) fn draw_stream(root: &Path) {
     draw_domain(root, "discs", Look::Discs, 8, 3);
@@ -192,6 +204,7 @@ pub(crate) fn study(root: &Path, strategies: &[Strategy], steps: u64) -> StudyCo
                 path: "squares".into(),
                 part: "test".to_owned(),
                 foreground: Foreground::default(),
+                seen: None,
             }],
             reference: Vec::new(),
             reference_limit: 10,
@@ -201,6 +214,7 @@ pub(crate) fn study(root: &Path, strategies: &[Strategy], steps: u64) -> StudyCo
         router: RouterConfig { steps: 30, grid: 2, assistants: 2, ..RouterConfig::default() },
         exemplars: ExemplarConfig { count: 3, ..ExemplarConfig::default() },
         prompts: PromptConfig { length: 2, pool: 4, top: 2, coda_length: 2, coda_components: 2, pull: 1.0 },
+        ablation: Vec::new(),
         settings: Settings { ewc_samples: 2, memory: 2, replay: 1, ..Settings::default() },
         plan: Plan {
             steps,

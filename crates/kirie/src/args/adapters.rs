@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::MachineArgs;
+
 #[derive(Debug, Args)]
 #[command(
     after_help = "Every change is whole or not at all, can be undone with rollback, and touches no file of another domain.
@@ -38,6 +40,24 @@ pub(crate) struct HowAdded {
     /// Not in use before `kirie adapters enable`
     #[arg(long)]
     pub(crate) disabled: bool,
+    #[command(flatten)]
+    pub(crate) gate: GateArgs,
+}
+
+/// What must hold before pictures are routed to a domain.
+#[derive(Debug, Args)]
+pub(crate) struct GateArgs {
+    /// Use it without looking whether the domains still answer their own exemplars with it there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Exemplars that a domain may lose by it, percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) may_lose: u8,
+    /// Weights of the base that the registry is of, where the program has them not and they were not fetched
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,6 +137,8 @@ pub(crate) enum AdaptersCommand {
         /// The domains
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
+        #[command(flatten)]
+        gate: GateArgs,
         /// Machine-readable
         #[arg(long)]
         json: bool,

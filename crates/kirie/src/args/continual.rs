@@ -47,21 +47,28 @@ pub(crate) struct TrainContinualArgs {
     after_help = "Pictures are routed: nobody says which domain they are of. With --expect, pictures that another domain (or the base) \
 answers count as routed wrongly, and the scores are shown beside those that the right domain alone would reach.
 
+With --study the finished runs of `kirie train continual` are told again: the strategies side by side, where pictures went, what moda is \
+held to; its report is written anew. --ablate tells the domains of its runs of moda apart in other ways first (the configuration's \
+[[ablation]], or the usual ones), with the adapters as they are.
+
 Examples:
   kirie evaluate continual --domain runs/stream/runs/moda-given-s0/steps/00-crack_cfd/domain --data sets/crack_cfd --split test
   kirie evaluate continual --domains runs/stream/runs/moda-given-s0 --data sets/camvid --foreground Road --expect camvid
-  kirie evaluate continual --domains runs/stream/runs/moda-given-s0 --data sets/ecssd --expect base --json"
+  kirie evaluate continual --domains runs/stream/runs/moda-given-s0 --data sets/ecssd --expect base --json
+  kirie evaluate continual --study runs/stream
+  kirie evaluate continual --study runs/stream --ablate
+  kirie evaluate continual --study runs/stream --ablate --set 'ablation=[{name=\"20 exemplars\",count=20}]'"
 )]
 pub(crate) struct EvaluateContinualArgs {
     /// A domain's folder, as `kirie train continual` writes it; several allowed
-    #[arg(long = "domain", value_name = "DIR", required_unless_present = "domains")]
+    #[arg(long = "domain", value_name = "DIR", required_unless_present_any = ["domains", "study"])]
     pub(crate) domain: Vec<PathBuf>,
     /// A run of moda, or a folder of domains' folders: all of them
     #[arg(long, value_name = "DIR", conflicts_with = "domain")]
     pub(crate) domains: Option<PathBuf>,
     /// The labelled set: a folder, or a COCO annotation file
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "study")]
+    pub(crate) data: Option<PathBuf>,
     /// Only this part of it: train, val, test, or the name of any list
     #[arg(long, value_name = "NAME", default_value = "test")]
     pub(crate) split: String,
@@ -74,6 +81,19 @@ pub(crate) struct EvaluateContinualArgs {
     /// The domain that the pictures are of, or `base`
     #[arg(long, value_name = "NAME")]
     pub(crate) expect: Option<String>,
+    /// A run folder of `kirie train continual`: what its finished runs came to
+    #[arg(
+        long,
+        value_name = "RUN",
+        conflicts_with_all = ["domain", "domains", "data", "split", "foreground", "limit", "expect", "model", "weights", "input"]
+    )]
+    pub(crate) study: Option<PathBuf>,
+    /// With --study: tell the domains of its runs of moda apart in other ways
+    #[arg(long, requires = "study")]
+    pub(crate) ablate: bool,
+    /// With --ablate: a key of the run's configuration, over what it says
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "ablate")]
+    pub(crate) sets: Vec<String>,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     /// Machine-readable

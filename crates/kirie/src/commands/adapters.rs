@@ -1,5 +1,7 @@
 //! `kirie adapters`.
 
+mod gate;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +12,8 @@ use kirie_moda::registry::{
 use kirie_run::in_units;
 use serde_json::{Value, json};
 
-use crate::args::{AdaptersArgs, AdaptersCommand};
+use self::gate::Gate;
+use crate::args::{AdaptersArgs, AdaptersCommand, GateArgs, HowAdded};
 use crate::outputs::check_writable;
 use crate::report::{self, Table};
 
@@ -18,16 +21,14 @@ use crate::report::{self, Table};
 pub(crate) fn run(args: AdaptersArgs) -> anyhow::Result<()> {
     match args.command {
         AdaptersCommand::Add { registry, folder, how, json } => {
-            let options = AddOptions { new_version: how.new_version, disabled: how.disabled };
-            add(&registry.registry, &Package::new_domain(&folder)?, options, json)
+            add(&registry.registry, &Package::new_domain(&folder)?, &how, json)
         }
         AdaptersCommand::Import { registry, package, name, how, json } => {
             let mut package = Package::exported(&package)?;
             if let Some(name) = name {
                 package.set_name(&name);
             }
-            let options = AddOptions { new_version: how.new_version, disabled: how.disabled };
-            add(&registry.registry, &package, options, json)
+            add(&registry.registry, &package, &how, json)
         }
         AdaptersCommand::List { registry, history, json } => {
             let registry = Registry::open(&registry.registry)?;
@@ -39,8 +40,8 @@ pub(crate) fn run(args: AdaptersArgs) -> anyhow::Result<()> {
         AdaptersCommand::Disable { registry, names, reason, json } => {
             changed(&Writer::open(&registry.registry)?.disable(&names, reason.as_deref())?, json)
         }
-        AdaptersCommand::Enable { registry, names, json } => {
-            changed(&Writer::open(&registry.registry)?.enable(&names)?, json)
+        AdaptersCommand::Enable { registry, names, gate, json } => {
+            enable(&Writer::open(&registry.registry)?, &names, &gate, json)
         }
         AdaptersCommand::Rollback { registry, name, to_version, to_index, json } => {
             let writer = Writer::open(&registry.registry)?;
@@ -91,11 +92,19 @@ fn print_json(value: &Value) -> anyhow::Result<()> {
     report::print(&serde_json::to_string_pretty(value)?)
 }
 
-fn add(registry: &Path, package: &Package, options: AddOptions, json: bool) -> anyhow::Result<()> {
+fn add(registry: &Path, package: &Package, how: &HowAdded, json: bool) -> anyhow::Result<()> {
+    how.gate.machine.set_threads()?;
     let writer = Writer::open_or_create(registry, package.base())?;
-    let Added { manifest, index } = writer.add(package, options)?;
+    let options = AddOptions { new_version: how.new_version, disabled: how.disabled };
+    let mut probes = Vec::new();
+    let Added { manifest, index } = writer.add_if(package, options, |folder| {
+        if !(how.disabled || how.gate.force) {
+            probes = Gate::new(&writer, &how.gate)?.probe(package.name(), folder, false)?;
+        }
+        Ok(())
+    })?;
     if json {
-        return print_json(&json!({ "manifest": manifest, "index": index }));
+        return print_json(&json!({ "manifest": manifest, "index": index, "probes": probes }));
     }
     let files = match manifest.files.len() {
         1 => "one file".to_owned(),
@@ -108,7 +117,30 @@ fn add(registry: &Path, package: &Package, options: AddOptions, json: bool) -> a
         manifest.kind,
         in_units(manifest.size()),
         in_a_line(&index)
-    ))
+    ))?;
+    gate::tell(&probes)
+}
+
+fn enable(writer: &Writer, names: &[String], args: &GateArgs, json: bool) -> anyhow::Result<()> {
+    args.machine.set_threads()?;
+    let mut probes = Vec::new();
+    if !args.force {
+        let mut gate = Gate::new(writer, args)?;
+        for name in names {
+            let entry = writer.registry().entry(name, None)?;
+            if !entry.enabled {
+                // What is read must be what was written.
+                writer.registry().verify(&entry)?;
+                probes = gate.probe(name, &writer.registry().folder(name, entry.version), true)?;
+            }
+        }
+    }
+    let index = writer.enable(names)?;
+    if json {
+        return print_json(&json!({ "index": index, "probes": probes }));
+    }
+    changed(&index, false)?;
+    gate::tell(&probes)
 }
 
 /// Tells what was changed, and what is there now.

@@ -59,7 +59,8 @@ fn from_the_first_domain_to_a_rollback() {
     assert_eq!(answer.stdout, "crack v1: lora, 2 files, 50 kB\nindex 1, added crack v1: crack v1\n");
     let first = files(&place, "adapters/domains/crack");
     let json = place.run("adapters add adapters tile-1 --json").done().json();
-    assert_eq!(fields(&json), ["manifest", "index"]);
+    assert_eq!(fields(&json), ["manifest", "index", "probes"]);
+    assert_eq!(json["probes"], json!([]), "without a router there is nothing to probe");
     assert_eq!(files(&place, "adapters/domains/crack"), first, "not touched");
     refuses(
         &place,

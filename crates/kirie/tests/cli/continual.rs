@@ -88,6 +88,7 @@ fn from_domains_to_answers_and_over_a_kill() {
         "metrics.json",
         "report.html",
         "scores.csv",
+        "strategies.csv",
         "runs/naive-given-s0/summary.json",
         "runs/moda-given-s0/steps/01-bars/domain/adapter.safetensors",
         "runs/moda-given-s0/steps/01-bars/domain/router.safetensors",
@@ -97,6 +98,8 @@ fn from_domains_to_answers_and_over_a_kill() {
         assert!(names.iter().any(|n| n == name), "{name} is not among {names:?}");
     }
     assert!(!names.iter().any(|name| name.contains("checkpoints")), "{names:?}");
+
+    told_again(&place, &outcome["report"]);
 
     // The domains at work on a set.
     let line = "evaluate continual --threads 1 --domains whole/runs/moda-given-s0 --data bars --expect bars";
@@ -119,6 +122,8 @@ fn from_domains_to_answers_and_over_a_kill() {
     assert_eq!(answer.json()["domains"], json!(["bars"]));
     fs::write(&damaged, &bytes).unwrap();
 
+    registry_at_work(&place);
+
     // Killed in the middle of a domain, and gone on with.
     let mut child = place.command(&format!("{LINE} --config stream.toml -o cut")).spawn().unwrap();
     let waited = Instant::now();
@@ -136,6 +141,105 @@ fn from_domains_to_answers_and_over_a_kill() {
     // Asked again, it has nothing to do.
     let again = place.run(&format!("{LINE} --resume cut --json")).done().json();
     assert_eq!(again["complete"], json!(true));
+}
+
+/// A finished study is told from its files, and the domains of its run of moda are told apart in another way.
+fn told_again(place: &Place, report: &serde_json::Value) {
+    let strategies = report["strategies"].as_array().unwrap();
+    assert_eq!(strategies.len(), 4, "two strategies, by box and by points");
+    assert_eq!(report["verdicts"].as_array().unwrap().len(), 2 * 4 + 1, "{report:#}");
+    let again = place.run("evaluate continual --study whole --json").done().json();
+    assert_eq!(again["report"]["strategies"].as_array().unwrap().len(), strategies.len());
+    let told = place.run("evaluate continual --study whole").done();
+    assert!(told.stderr.contains("wrote whole/report.html"), "{}", told.stderr);
+    for words in [
+        "IoU in percent, asked by box",
+        "Where pictures went after the last domain",
+        "not measurable: Last-IoU at most 2 points below joint, asked by box (joint has no finished run",
+        "reached: routing: at least 97 % of pictures answered by their own domain: 100.00 (one run)",
+    ] {
+        assert!(told.stdout.contains(words), "lacks {words}:\n{}", told.stdout);
+    }
+    let line = "evaluate continual --threads 1 --study whole --ablate";
+    let told =
+        place.run(&format!("{line} --set ablation=[{{name=\"alone\",count=1,abstain=false}}]")).done().stdout;
+    assert!(told.contains("as configured") && told.contains("alone"), "{told}");
+    let table = fs::read_to_string(place.path("whole/ablation.csv")).unwrap();
+    assert_eq!(table.lines().count(), 1 + 2 * 2, "{table}");
+    assert!(fs::read_to_string(place.path("whole/report.html")).unwrap().contains("Telling domains apart"));
+    let scores = fs::read_to_string(place.path("whole/strategies.csv")).unwrap();
+    assert!(scores.starts_with("strategy,prompt,runs,last_iou,last_iou_sd,"), "{scores}");
+}
+
+/// The learned domains in a registry: pictures are answered by their own, what is like none by the model as it is, and a domain that would
+/// be in another's way is not put to use.
+fn registry_at_work(place: &Place) {
+    let domain = |run: &str, step: &str| format!("{run}/runs/moda-given-s0/steps/{step}/domain");
+    let (discs, bars) = (domain("whole", "00-discs"), domain("whole", "01-bars"));
+    let first = place.run(&format!("adapters add adapters {discs}")).done();
+    assert!(
+        first.stdout.starts_with("discs v1: hq, 3 files") && !first.stdout.contains("exemplars"),
+        "{first:?}"
+    );
+    let second = place.run(&format!("adapters add adapters {bars} --threads 1 --json")).done().json();
+    assert_eq!(
+        second["probes"],
+        json!([
+            { "domain": "discs", "exemplars": 3, "before": 3, "after": 3 },
+            { "domain": "bars", "exemplars": 3, "before": null, "after": 3 },
+        ])
+    );
+
+    fs::copy(crate::common::coffee(), place.path("coffee.png")).unwrap();
+    let segment = |picture: &str, region: &str| {
+        let line =
+            format!("segment {picture} --box {region} --adapters adapters --threads 1 --format json -o -");
+        let answer = place.run(&line).done();
+        let json = answer.json();
+        assert_eq!(json["masks"].as_array().unwrap().len(), 1, "{json:#}");
+        json["model"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(segment("discs/images/test/p0.png", "11,7,30,26"), "kirie-small/discs");
+    assert_eq!(segment("bars/images/test/p0.png", "17,5,24,28"), "kirie-small/bars");
+    assert_eq!(segment("coffee.png", "100,80,420,330"), "kirie-small");
+    assert!(!place.path("cache/routers").exists(), "the tokens of the last domain know all");
+
+    // The same pictures under another name.
+    let set = "--set strategies=[\"moda\"] --set data.domains=[{name=\"again\",path=\"discs\"}]";
+    place.run(&format!("{LINE} --config stream.toml {set} -o again")).done();
+    let again = domain("again", "00-again");
+    let number = || place.run("adapters list adapters --json").done().json()["index"].clone();
+    let words = ["again is not put to use: ", "exemplars", "--force", "--disabled"];
+    place.run(&format!("adapters add adapters {again} --threads 1")).expect(1, &words);
+    assert_eq!(number(), json!(2));
+    place.run(&format!("adapters add adapters {again} --disabled")).done();
+    place.run("adapters enable adapters again --threads 1").expect(1, &words[..3]);
+    assert_eq!(number(), json!(3));
+    place.run("adapters enable adapters again --force").done();
+    place.run("adapters remove adapters again").done();
+
+    // Out of use: its pictures are like nothing that is left. The router of what is left is kept.
+    place.run("adapters disable adapters discs").done();
+    assert_eq!(segment("discs/images/test/p0.png", "11,7,30,26"), "kirie-small");
+    assert_eq!(segment("bars/images/test/p0.png", "17,5,24,28"), "kirie-small/bars");
+    assert_eq!(place.names("cache/routers").iter().filter(|name| name.ends_with(".safetensors")).count(), 2);
+    place.run("adapters enable adapters discs --threads 1").done();
+    assert_eq!(segment("discs/images/test/p0.png", "11,7,30,26"), "kirie-small/discs");
+
+    // A damaged domain is named and the rest goes on; with nothing left there is nothing to answer with.
+    let file = place.path("adapters/domains/discs/v1/adapter.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    let line =
+        "segment bars/images/test/p0.png --box 17,5,24,28 --adapters adapters --threads 1 --format json -o -";
+    let answer = place.run(line).done();
+    assert!(answer.stderr.contains("discs is left out: "), "{}", answer.stderr);
+    assert_eq!(answer.json()["model"], json!("kirie-small/bars"));
+    place.run("adapters disable adapters bars").done();
+    place.run(line).expect(1, &["discs is left out: ", "none of the domains can be used"]);
+    place
+        .run("segment coffee.png --box 1,1,9,9 --adapters nowhere")
+        .expect(1, &["holds no registry of adapters"]);
 }
 
 #[test]
@@ -160,5 +264,11 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
     place.refuses("evaluate continual --domain discs --data bars", 1, &["none of the domains can be used"]);
     place.refuses("evaluate continual --domains discs --data bars", 1, &["no domain's folder"]);
     place.refuses("evaluate continual --data bars", 2, &["--domain"]);
+    place.refuses("evaluate continual --domains discs", 2, &["--data"]);
+    place.refuses("evaluate continual --study nowhere", 1, &["nowhere"]);
+    place.refuses("evaluate continual --study nowhere --data bars", 2, &["cannot be used with"]);
+    place.refuses("evaluate continual --domains discs --data bars --ablate", 2, &["--study"]);
+    refuses("data.reference=[{name=\"a\",path=\"discs\",seen=\"x\"}]", &["data.reference.seen"]);
+    refuses("ablation=[{name=\"a\"}]", &["ablation \"a\" is empty"]);
     place.refuses("train continual --config stream.toml", 2, &["--output"]);
 }

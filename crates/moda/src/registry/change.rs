@@ -103,6 +103,19 @@ impl Writer {
     /// # Errors
     /// [`RegistryError::Exists`], [`RegistryError::OtherBase`], or a payload that cannot be copied. Nothing has changed then.
     pub fn add(&self, package: &Package, options: AddOptions) -> Result<Added, RegistryError> {
+        self.add_if(package, options, |_| Ok(()))
+    }
+
+    /// The same, unless `gate` objects. It is shown the folder that the payload was copied to.
+    ///
+    /// # Errors
+    /// As [`Self::add`], and what the gate says. Nothing has changed then.
+    pub fn add_if(
+        &self,
+        package: &Package,
+        options: AddOptions,
+        gate: impl FnOnce(&Path) -> Result<(), RegistryError>,
+    ) -> Result<Added, RegistryError> {
         let mut index = self.registry.current()?;
         let description = &package.description;
         check_name(&description.name)?;
@@ -130,6 +143,7 @@ impl Writer {
         staged.clear()?;
         create_folder(&staged.0)?;
         let payload = package.copy_to(&staged.0)?;
+        gate(&staged.0)?;
         let created = package.created.clone().unwrap_or_else(now);
         let manifest = Manifest::new(description.clone(), version, created, payload);
         let content = json(&staged.0.join(MANIFEST), &manifest)?;

@@ -154,6 +154,20 @@ pub enum RegistryError {
         reason: String,
     },
 
+    /// A domain that must not be put to use as things are.
+    #[error(
+        "{name} is not put to use: {reason}; --force does so all the same{}",
+        if *added { "" } else { ", --disabled adds it without using it" }
+    )]
+    Refused {
+        /// The domain.
+        name: String,
+        /// What speaks against it.
+        reason: String,
+        /// Whether the registry has it already.
+        added: bool,
+    },
+
     /// A file or folder of the registry cannot be read, written, moved or the like.
     #[error("{}: cannot be {action}: {source}", path.display())]
     Files {

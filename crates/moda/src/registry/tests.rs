@@ -110,6 +110,26 @@ fn state(index: &Index) -> String {
 }
 
 #[test]
+fn what_the_gate_objects_to_changes_nothing() {
+    let place = Place::new();
+    place.add("crack", 1);
+    let before = files(&place.path("registry"));
+    let package = place.package("tile", 2);
+    let refused = place.writer().add_if(&package, AddOptions::default(), |folder| {
+        let payload = fs::read(folder.join("adapter.safetensors")).unwrap();
+        assert_eq!(payload, fs::read(place.path("packages/tile-2/adapter.safetensors")).unwrap());
+        Err(RegistryError::Refused { name: "tile".to_owned(), reason: "no".to_owned(), added: false })
+    });
+    assert_eq!(
+        said(refused),
+        "tile is not put to use: no; --force does so all the same, --disabled adds it without using it"
+    );
+    assert_eq!(files(&place.path("registry")), before);
+    let added = place.writer().add_if(&package, AddOptions::default(), |_| Ok(())).unwrap();
+    assert_eq!(state(&added.index), "crack1 tile1");
+}
+
+#[test]
 fn adding_changes_no_byte_of_the_others() {
     let place = Place::new();
     assert!(matches!(Registry::open(place.path("registry")), Err(RegistryError::None { .. })));

@@ -69,6 +69,9 @@ pub struct Summary {
     pub routing_accuracy: Option<f64>,
     /// Routed strategies: share of natural pictures that the base answered.
     pub natural_to_base: Option<f64>,
+    /// Bytes that are stored at the end of the stream, for all domains together; runs of earlier versions do not say.
+    #[serde(default)]
+    pub stored_bytes: Option<u64>,
 }
 
 /// What is read off the matrices of one kind of prompt.
@@ -171,5 +174,6 @@ pub fn summarise(
         figures,
         routing_accuracy,
         natural_to_base,
+        stored_bytes: None,
     })
 }

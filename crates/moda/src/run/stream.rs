@@ -17,16 +17,16 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use serde_json::Value;
 
-use super::figures::{Row, Summary, summarise};
+use super::figures::{Row, SetRow, Summary, summarise};
 use super::{Study, read_json, write_json};
 use crate::adapter::Adapter;
 use crate::base::{count_numbers, made};
-use crate::config::ExemplarKind;
+use crate::config::{ExemplarConfig, ExemplarKind};
 use crate::data::Picture;
 use crate::error::ContinualError;
 use crate::evaluate::ByPrompt;
 use crate::prompts::{Pick, PromptPool};
-use crate::router::{Centroids, Lessons, Portrait, Router, RouterFeatures};
+use crate::router::{Centroids, Lessons, Portrait, Router, RouterConfig, RouterFeatures};
 use crate::store::{ADAPTER, DomainState, Notes, Snapshot, exemplar_file};
 use crate::strategy::{EwcMerge, Strategy};
 use crate::train::{DomainMethod, Ewc, Hold, Stored};
@@ -35,6 +35,8 @@ use crate::train::{DomainMethod, Ewc, Hold, Stored};
 const SHOWN: usize = 20;
 /// What EWC remembers.
 const EWC: &str = "ewc.safetensors";
+/// A step's scores.
+const ROW: &str = "row.json";
 
 /// A run as far as it is.
 pub(super) struct Stream<'s, 'a> {
@@ -47,15 +49,55 @@ pub(super) struct Stream<'s, 'a> {
     streams: Streams,
     /// Routed strategies: one a domain, in order; others: the latest.
     adapters: Vec<Adapter>,
-    /// MoDA: the domains' states.
-    states: Vec<DomainState>,
-    /// S-Prompts: the domains' centroids.
-    centroids: Vec<Centroids>,
-    ewc: Option<Ewc>,
-    stored: Vec<Stored>,
-    /// Routed strategies: scores by set, case and domain that answers; adapters do not change.
-    scored: HashMap<(usize, usize, usize), ByPrompt>,
+    memory: Memory,
+    telling: Telling<'s>,
+    scored: Scored,
 }
+
+/// What a strategy keeps of the domains before, beside what it trained.
+enum Memory {
+    Nothing,
+    /// MoDA: the domains' states.
+    Domains(Vec<DomainState>),
+    /// S-Prompts: the domains' centroids.
+    Centroids(Vec<Centroids>),
+    /// EWC: from the first domain on.
+    Ewc(Option<Ewc>),
+    /// Replay: pictures to be looked at again.
+    Pictures(Vec<Stored>),
+}
+
+impl Memory {
+    fn new(strategy: Strategy) -> Self {
+        match strategy {
+            Strategy::Moda => Self::Domains(Vec::new()),
+            Strategy::SPrompts => Self::Centroids(Vec::new()),
+            Strategy::Ewc => Self::Ewc(None),
+            replaying if replaying.replays() => Self::Pictures(Vec::new()),
+            _ => Self::Nothing,
+        }
+    }
+
+    fn states(&self) -> &[DomainState] {
+        if let Self::Domains(states) = self { states } else { &[] }
+    }
+
+    fn pictures(&self) -> &[Stored] {
+        if let Self::Pictures(stored) = self { stored } else { &[] }
+    }
+}
+
+/// How MoDA tells domains apart.
+#[derive(Clone, Copy)]
+pub(super) struct Telling<'s> {
+    pub(super) router: RouterConfig,
+    pub(super) exemplars: ExemplarConfig,
+    /// Features of pictures that the base is to answer.
+    pub(super) reference: &'s [RouterFeatures],
+}
+
+/// Routed strategies: scores by set, case and domain that answers. Adapters do not change, so they hold for a whole run.
+pub(super) type Scored = HashMap<(usize, usize, usize), ByPrompt>;
 
 /// What a finished training left.
 struct Learned {
@@ -78,13 +120,50 @@ impl<'s, 'a> Stream<'s, 'a> {
             order: study.config.order(order, seed)?,
             order_name: study.config.order_name(order),
             seed,
-            streams: Study::streams(seed),
+            streams: Streams::new(seed),
             adapters: Vec::new(),
-            states: Vec::new(),
-            centroids: Vec::new(),
-            ewc: None,
-            stored: Vec::new(),
+            memory: Memory::new(strategy),
+            telling: Telling {
+                router: study.config.router,
+                exemplars: study.config.exemplars,
+                reference: &study.reference,
+            },
             scored: HashMap::new(),
+        })
+    }
+
+    /// What a finished run of MoDA would have come to if it had told its domains apart otherwise: its adapters as they are, another
+    /// router after each of them. `scored` holds what its adapters were measured at before, and comes back with more.
+    pub(super) fn told_apart_by(
+        mut self,
+        telling: Telling<'s>,
+        scored: Scored,
+    ) -> Result<(Summary, Scored), ContinualError> {
+        (self.telling, self.scored) = (telling, scored);
+        let mut rows = Vec::new();
+        for t in 0..self.order.len() {
+            let folder = self.step_folder(t);
+            let row: Option<Row> = read_json(&folder.join(ROW))?;
+            let row =
+                row.ok_or_else(|| ContinualError::state(folder.join(ROW), "expected the step's scores"))?;
+            self.restore(t, &folder)?;
+            rows.push(Row { sets: self.scores(t)?, ..row });
+        }
+        let summary = summarise(self.strategy, self.order_name.clone(), self.seed, self.of_base(), rows)?;
+        Ok((summary, self.scored))
+    }
+
+    fn step_folder(&self, t: usize) -> PathBuf {
+        let name = &self.study.items.domains()[self.order[t]].name;
+        self.path.join("steps").join(format!("{t:02}-{name}"))
+    }
+
+    /// Scores of the base.
+    fn of_base(&self) -> Vec<SetRow> {
+        self.sets_in_order(|set| {
+            let scores = self.study.zero_shot[set].clone();
+            let routed = vec![None; scores.len()];
+            (scores, routed, None)
         })
     }
 
@@ -96,10 +175,9 @@ impl<'s, 'a> Stream<'s, 'a> {
             _ => (0..self.order.len()).collect(),
         };
         for t in steps {
-            let name = &self.study.items.domains()[self.order[t]].name;
-            let folder = self.path.join("steps").join(format!("{t:02}-{name}"));
+            let folder = self.step_folder(t);
             fs::create_dir_all(&folder).map_err(ContinualError::io("make", &folder))?;
-            if let Some(row) = read_json::<Row>(&folder.join("row.json"))? {
+            if let Some(row) = read_json::<Row>(&folder.join(ROW))? {
                 self.restore(t, &folder)?;
                 rows.push(row);
                 continue;
@@ -109,16 +187,16 @@ impl<'s, 'a> Stream<'s, 'a> {
             }
             let Some(learned) = self.learn(t, &folder)? else { return Ok(None) };
             let row = self.finish(t, &folder, &learned)?;
-            write_json(&folder.join("row.json"), &row)?;
+            write_json(&folder.join(ROW), &row)?;
             rows.push(row);
         }
-        let zero_shot = self.sets_in_order(|set, _| {
-            let scores = self.study.zero_shot[set].clone();
-            let routed = vec![None; scores.len()];
-            (scores, routed, None)
-        });
-        let summary = summarise(self.strategy, self.order_name, self.seed, zero_shot, rows)?;
-        Ok(Some(summary))
+        let stored = match self.strategy {
+            Strategy::ZeroShot => 0,
+            strategy if strategy.is_routed() => rows.iter().map(|row| row.stored_bytes).sum(),
+            _ => self.stored_bytes(&self.order, &self.step_folder(self.order.len() - 1)),
+        };
+        let summary = summarise(self.strategy, self.order_name.clone(), self.seed, self.of_base(), rows)?;
+        Ok(Some(Summary { stored_bytes: Some(stored), ..summary }))
     }
 
     /// What is trained in step t, as it begins.
@@ -167,14 +245,15 @@ impl<'s, 'a> Stream<'s, 'a> {
         let pictures = |of: &dyn Fn(usize) -> Vec<usize>| -> Vec<(usize, usize)> {
             domains.iter().flat_map(|domain| of(*domain).into_iter().map(move |at| (*domain, at))).collect()
         };
-        let hold = match self.strategy {
-            Strategy::Ewc => self.ewc.clone().map_or(Hold::Nothing, Hold::Ewc),
-            Strategy::Lwf if t > 0 => {
+        let hold = match (self.strategy, &self.memory) {
+            (_, Memory::Ewc(Some(ewc))) => Hold::Ewc(ewc.clone()),
+            (Strategy::Lwf, _) if t > 0 => {
                 self.adapters.last().map_or(Hold::Nothing, |old| Hold::Lwf(Box::new(old.valid())))
             }
-            Strategy::Er => Hold::Replay(self.stored.clone()),
-            Strategy::Der => Hold::Dark { stored: self.stored.clone(), labels: false },
-            Strategy::DerPp => Hold::Dark { stored: self.stored.clone(), labels: true },
+            (Strategy::Er, Memory::Pictures(stored)) => Hold::Replay(stored.clone()),
+            (strategy, Memory::Pictures(stored)) => {
+                Hold::Dark { stored: stored.clone(), labels: strategy == Strategy::DerPp }
+            }
             _ => Hold::Nothing,
         };
         let name = &items.domains()[self.order[t]].name;
@@ -215,7 +294,7 @@ impl<'s, 'a> Stream<'s, 'a> {
             _ => self.fresh(t)?,
         };
         let method = self.method(t);
-        let pictures = method.sources.len() + if self.strategy.replays() { self.stored.len() } else { 0 };
+        let pictures = method.sources.len() + self.memory.pictures().len();
         let file = folder.join(ADAPTER);
         let times = folder.join("seconds.json");
         let (adapter, seconds) = if file.is_file() {
@@ -242,9 +321,9 @@ impl<'s, 'a> Stream<'s, 'a> {
                 return Ok(None);
             }
             let adapter = outcome.model;
-            if self.strategy == Strategy::Ewc {
+            if let Memory::Ewc(earlier) = &self.memory {
                 let earlier =
-                    self.ewc.as_ref().filter(|_| study.config.settings.ewc_merge == EwcMerge::Online);
+                    earlier.as_ref().filter(|_| study.config.settings.ewc_merge == EwcMerge::Online);
                 let decay = study.config.settings.ewc_decay;
                 let ewc = Ewc::after(earlier, method.fisher(&adapter)?, &adapter, decay);
                 let tensors = ewc.to_tensors()?;
@@ -284,33 +363,39 @@ impl<'s, 'a> Stream<'s, 'a> {
             self.adapters.clear();
         }
         self.adapters.push(adapter);
-        if self.strategy == Strategy::Ewc {
-            let file = StateDict::open(folder.join(EWC))?;
-            self.ewc = Some(Ewc::from_file(&file, study.base.device())?);
-        }
-        if self.strategy.replays() {
-            let pictures = self.chosen("memory", domain, study.config.settings.memory);
-            let pictures: Vec<_> = pictures.into_iter().map(|at| (domain, at)).collect();
-            let adapter = &self.adapters[self.adapters.len() - 1];
-            let stored = if self.strategy == Strategy::Er {
-                let each = |(domain, picture)| Stored { domain, picture, logits: Vec::new() };
-                pictures.into_iter().map(each).collect()
-            } else {
-                self.method(t).dark_logits(adapter, &pictures)?
-            };
-            self.stored.extend(stored);
-        }
-        match self.strategy {
-            Strategy::Moda => {
+        match &self.memory {
+            Memory::Nothing => {}
+            Memory::Domains(_) => {
                 let state = self.state(t)?;
-                self.states.push(state);
+                if let Memory::Domains(states) = &mut self.memory {
+                    states.push(state);
+                }
             }
-            Strategy::SPrompts => {
-                let seen = self.seen(domain)?;
+            Memory::Centroids(_) => {
                 let count = study.config.settings.centroids;
-                self.centroids.push(Centroids::new(&seen, count, &self.streams, domain as u64));
+                let new = Centroids::new(&self.seen(domain)?, count, &self.streams, domain as u64);
+                if let Memory::Centroids(centroids) = &mut self.memory {
+                    centroids.push(new);
+                }
             }
-            _ => {}
+            Memory::Ewc(_) => {
+                let file = StateDict::open(folder.join(EWC))?;
+                self.memory = Memory::Ewc(Some(Ewc::from_file(&file, study.base.device())?));
+            }
+            Memory::Pictures(_) => {
+                let pictures = self.chosen("memory", domain, study.config.settings.memory);
+                let pictures: Vec<_> = pictures.into_iter().map(|at| (domain, at)).collect();
+                let adapter = &self.adapters[self.adapters.len() - 1];
+                let new = if self.strategy == Strategy::Er {
+                    let each = |(domain, picture)| Stored { domain, picture, logits: Vec::new() };
+                    pictures.into_iter().map(each).collect()
+                } else {
+                    self.method(t).dark_logits(adapter, &pictures)?
+                };
+                if let Memory::Pictures(stored) = &mut self.memory {
+                    stored.extend(new);
+                }
+            }
         }
         Ok(())
     }
@@ -319,20 +404,20 @@ impl<'s, 'a> Stream<'s, 'a> {
     fn seen(&self, domain: usize) -> Result<Vec<RouterFeatures>, ContinualError> {
         let items = &self.study.items;
         let train = items.domains()[domain].train.iter();
-        train.map(|at| Ok(items.get(domain, *at, 0)?.router.clone())).collect()
+        train.map(|at| items.seen(domain, *at)).collect()
     }
 
     /// MoDA: the state of the domain of step t, with a router that knows the domains up to it.
     fn state(&self, t: usize) -> Result<DomainState, ContinualError> {
         let (study, config, at) = (self.study, self.study.config, self.order[t]);
+        let (states, telling) = (self.memory.states(), &self.telling);
         let domain = &study.items.domains()[at];
-        let (quantile, slack) = (config.router.quantile, config.router.slack);
-        let portrait = Portrait::new(&self.seen(at)?, quantile, slack)?;
-        let chosen = self.chosen("exemplars", at, config.exemplars.count);
+        let portrait = Portrait::new(&self.seen(at)?, telling.router.quantile, telling.router.slack)?;
+        let chosen = self.chosen("exemplars", at, telling.exemplars.count);
         let (mut exemplars, mut pictures) = (Vec::new(), Vec::new());
         for (n, picture) in chosen.into_iter().enumerate() {
-            match config.exemplars.kind {
-                ExemplarKind::Features => exemplars.push(study.items.get(at, picture, 0)?.router.clone()),
+            match telling.exemplars.kind {
+                ExemplarKind::Features => exemplars.push(study.items.seen(at, picture)?),
                 ExemplarKind::Pictures => {
                     // Views go by the file's name, and are to be the same when it is read again.
                     let read = domain.part.read(picture)?;
@@ -344,13 +429,13 @@ impl<'s, 'a> Stream<'s, 'a> {
                 }
             }
         }
-        let mut lessons = Lessons { domains: Vec::new(), reference: study.reference.clone() };
-        lessons.domains.extend(self.states.iter().map(|state| state.exemplars.clone()));
+        let mut lessons = Lessons { domains: Vec::new(), reference: telling.reference.to_vec() };
+        lessons.domains.extend(states.iter().map(|state| state.exemplars.clone()));
         lessons.domains.push(exemplars.clone());
-        let mut portraits: Vec<Portrait> = self.states.iter().map(|state| state.portrait.clone()).collect();
+        let mut portraits: Vec<Portrait> = states.iter().map(|state| state.portrait.clone()).collect();
         portraits.push(portrait.clone());
         let seed = self.streams.stream("router", &[t as u64]).next_u64();
-        let router = Router::fit(&config.router, &lessons, portraits, study.base, seed)?;
+        let router = Router::fit(&telling.router, &lessons, portraits, study.base, seed)?;
         let adapter = self.adapters[self.adapters.len() - 1].clone();
         let mut state = DomainState {
             name: domain.name.clone(),
@@ -364,20 +449,20 @@ impl<'s, 'a> Stream<'s, 'a> {
                 reader: router.reader,
                 has_reference: router.has_reference,
             },
-            reference: study.reference.clone(),
-            router: config.router,
+            reference: telling.reference.to_vec(),
+            router: telling.router,
             seed,
             augment: config.augment,
         };
-        let known = self.states.iter().map(DomainState::known).chain([state.known()]);
+        let known = states.iter().map(DomainState::known).chain([state.known()]);
         state.snapshot.known = known.collect();
         Ok(state)
     }
 
-    /// Bytes that a strategy without domain folders keeps for step t: what it trained, what EWC remembers, pictures to be looked at
-    /// again and what was answered on them.
-    fn stored_bytes(&self, t: usize, folder: &Path) -> u64 {
-        let kept = self.stored.iter().filter(|kept| kept.domain == self.order[t]).map(|kept| {
+    /// Bytes that a strategy without domain folders keeps after a step, of the memory only what is of these domains: what it
+    /// trained, what EWC remembers, pictures to be looked at again and what was answered on them.
+    fn stored_bytes(&self, domains: &[usize], folder: &Path) -> u64 {
+        let kept = self.memory.pictures().iter().filter(|kept| domains.contains(&kept.domain)).map(|kept| {
             let picture = self.study.items.domains()[kept.domain].part.path(kept.picture);
             length_of(picture) + 4 * kept.logits.len() as u64
         });
@@ -388,7 +473,7 @@ impl<'s, 'a> Stream<'s, 'a> {
     fn finish(&mut self, t: usize, folder: &Path, learned: &Learned) -> Result<Row, ContinualError> {
         let sets = self.scores(t)?;
         let domain = &self.study.items.domains()[self.order[t]];
-        if let (Strategy::Moda, Some(state)) = (self.strategy, self.states.last()) {
+        if let (Strategy::Moda, Some(state)) = (self.strategy, self.memory.states().last()) {
             let own = &sets[t];
             let mut notes = Notes {
                 description: format!("learned from {} pictures", learned.pictures),
@@ -414,7 +499,7 @@ impl<'s, 'a> Stream<'s, 'a> {
         let stored_bytes = match self.strategy {
             Strategy::ZeroShot => 0,
             Strategy::Moda => size_of(&folder.join("domain")),
-            _ => self.stored_bytes(t, folder),
+            _ => self.stored_bytes(&[self.order[t]], folder),
         };
         Ok(Row {
             domain: domain.name.clone(),

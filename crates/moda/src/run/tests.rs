@@ -7,6 +7,7 @@ use kirie_sam::Prompt;
 use super::*;
 use crate::config::{ExemplarConfig, ExemplarKind};
 use crate::data::Foreground;
+use crate::evaluate::score;
 use crate::pool::AdapterPool;
 use crate::store::{ADAPTER, DomainState, NOTES, domain_folders};
 use crate::testing;
@@ -63,6 +64,22 @@ fn every_strategy_runs_and_is_measured() {
     let csv = fs::read_to_string(out.join(SCORES)).unwrap();
     // Without joint's first row: 13 strategies of 3 steps and one of 2, 3 sets, 2 prompts, and a heading.
     assert_eq!(csv.lines().count(), 1 + (13 * 3 + 2) * 3 * 2);
+    // What is kept at the end: of one state that state, of a state for each domain all of them.
+    for summary in &outcome.summaries {
+        let stored: Vec<u64> = summary.rows.iter().map(|row| row.stored_bytes).collect();
+        let expected = match summary.strategy {
+            Strategy::Er | Strategy::Der | Strategy::DerPp => continue,
+            strategy if strategy.is_routed() => stored.iter().sum(),
+            _ => *stored.last().unwrap(),
+        };
+        assert_eq!(summary.stored_bytes, Some(expected), "{}", summary.strategy.name());
+    }
+    let table = fs::read_to_string(out.join(crate::report::STRATEGIES)).unwrap();
+    assert_eq!(table.lines().count(), 1 + 14 * 2);
+    let metrics: serde_json::Value =
+        serde_json::from_slice(&fs::read(out.join("metrics.json")).unwrap()).unwrap();
+    assert_eq!(metrics["report"]["verdicts"].as_array().unwrap().len(), 2 * 5 + 1);
+    assert_eq!(metrics["report"]["routing"].as_array().unwrap().len(), 2 * 3, "moda and s-prompts");
     // Asked again, all is there.
     let again = go(&config, &base, &out, &Stop::never());
     assert_eq!(again.summaries, outcome.summaries);
@@ -116,11 +133,81 @@ fn a_run_that_was_stopped_ends_as_if_it_had_not_been() {
     );
 }
 
+#[test]
+fn domains_are_told_apart_otherwise_without_training_again() {
+    let place = tempfile::tempdir().unwrap();
+    testing::draw_stream(place.path());
+    let base = testing::base(false);
+    let mut config = testing::study(place.path(), &[Strategy::Moda], 2);
+    let path = place.path().join("out");
+    let none = RunFolder::create(place.path().join("none")).unwrap();
+    let error = ablate(&config, &base, &none, &Stop::never(), ProgressMode::Silent).unwrap_err().to_string();
+    assert!(
+        error.ends_with("expected a finished run of moda, found none; ablations leave adapters as they are")
+    );
+    let outcome = go(&config, &base, &path, &Stop::never());
+    let before = files(&path.join("runs"));
+
+    let folder = RunFolder::open(&path).unwrap();
+    let all = ablate(&config, &base, &folder, &Stop::never(), ProgressMode::Silent).unwrap();
+    let names: Vec<&str> = all.iter().map(|way| way.ablation.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "as configured",
+            "random tokens",
+            "without abstaining",
+            "1 exemplar",
+            "5 exemplars",
+            "10 exemplars",
+            "50 exemplars",
+            "pictures as exemplars",
+        ]
+    );
+    assert_eq!(files(&path.join("runs")), before, "the run stays as it is");
+    // Told apart as it was, everything is as it was.
+    let [same] = &all[0].summaries[..] else { panic!("{} runs", all[0].summaries.len()) };
+    assert_eq!(same.figures, outcome.summaries[0].figures);
+    for (same, row) in same.rows.iter().zip(&outcome.summaries[0].rows) {
+        assert_eq!((&same.sets, same.stored_bytes), (&row.sets, row.stored_bytes), "{}", row.domain);
+    }
+    assert_eq!(all[2].summaries[0].natural_to_base, Some(0.0), "nothing is left to the base");
+    // What the right adapter would answer does not depend on who is asked.
+    for way in &all {
+        let oracle = |summary: &Summary| summary.rows[1].sets[0].oracle.clone().unwrap();
+        assert_eq!(oracle(&way.summaries[0]), oracle(same), "{}", way.ablation.name);
+    }
+    assert_eq!(ablated(&path).unwrap().len(), all.len(), "kept for the report");
+    let report = crate::report::write(&folder, &config, &outcome.summaries).unwrap();
+    assert_eq!(report.ablation.len(), 8 * 2);
+    let table = fs::read_to_string(path.join(crate::report::ABLATION)).unwrap();
+    assert_eq!(table.lines().count(), 1 + 8 * 2);
+    assert!(
+        fs::read_to_string(path.join("report.html")).unwrap().contains("Telling domains apart otherwise")
+    );
+
+    // Those that are named, and nothing else; asked to stop, it does none.
+    config.ablation = vec![Ablation { name: "two".to_owned(), count: Some(2), ..Ablation::default() }];
+    let stop = Stop::never();
+    stop.request();
+    let named = ablate(&config, &base, &folder, &stop, ProgressMode::Silent).unwrap();
+    assert!(named.len() == 2 && named.iter().all(|way| way.summaries.is_empty()), "{named:?}");
+    let error = |ablation: Ablation| {
+        let config = StudyConfig { ablation: vec![ablation], ..config.clone() };
+        config.check().unwrap_err().to_string()
+    };
+    assert!(error(Ablation::none()).contains("a name of its own"));
+    let empty = Ablation { name: "x".to_owned(), ..Ablation::default() };
+    assert!(error(empty.clone()).contains("ablation \"x\" is empty"), "{}", error(empty.clone()));
+    assert!(error(Ablation { count: Some(0), ..empty }).contains("count is 0"));
+}
+
 /// Trains the first domain of EWC with a shorter plan and leaves what a kill would have left.
 fn cut_training(config: &StudyConfig, base: &Base, step: &Path) {
     let place = tempfile::tempdir().unwrap();
     let domains = open_domains(config).unwrap();
-    let maker = Maker { base, augment: config.augment, grid: config.router.grid, inside_encoder: false };
+    let keep = Keep::needed(&config.adapter, base);
+    let maker = Maker { base, augment: config.augment, grid: config.router.grid, keep };
     let study = Study {
         config,
         base,
@@ -153,13 +240,14 @@ fn domains_on_disk_answer_as_the_run_did_and_bad_ones_are_named() {
         assert_eq!(folders[0].join("exemplar-000.png").is_file(), kind == ExemplarKind::Pictures);
 
         let domains = open_domains(&config).unwrap();
-        let (pool, refused) = AdapterPool::open(&base, &folders).unwrap();
+        let (pool, refused) = AdapterPool::open(&base, &folders, None).unwrap();
         assert!(refused.is_empty(), "{refused:?}");
         assert_eq!(pool.names().collect::<Vec<_>>(), ["discs", "bars"]);
         // In another order on the command line the same domains answer.
         let backwards: Vec<PathBuf> = folders.iter().rev().cloned().collect();
-        let (other, _) = AdapterPool::open(&base, &backwards).unwrap();
-        let maker = Maker { base: &base, augment: config.augment, grid: 2, inside_encoder: false };
+        let (other, _) = AdapterPool::open(&base, &backwards, None).unwrap();
+        let keep = Keep::needed(&config.adapter, &base);
+        let maker = Maker { base: &base, augment: config.augment, grid: 2, keep };
         for (domain, own) in domains.iter().zip(["discs", "bars"]) {
             let picture = domain.test.read(0).unwrap();
             let bbox = picture.mask.bbox().unwrap();
@@ -176,7 +264,7 @@ fn domains_on_disk_answer_as_the_run_did_and_bad_ones_are_named() {
             assert!((0.0..=1.0).contains(&scored[0].iou));
         }
         // Alone, a domain is still told from the rest, by tokens that are trained again.
-        let (alone, _) = AdapterPool::open(&base, &folders[1..]).unwrap();
+        let (alone, _) = AdapterPool::open(&base, &folders[1..], None).unwrap();
         let picture = domains[1].test.read(1).unwrap();
         assert_eq!(alone.route(&picture.image).unwrap().unwrap().domain, Some(0));
         let strange = domains[0].test.read(1).unwrap();
@@ -186,18 +274,19 @@ fn domains_on_disk_answer_as_the_run_did_and_bad_ones_are_named() {
         let path = folders[0].join(ADAPTER);
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-        let (rest, refused) = AdapterPool::open(&base, &folders).unwrap();
+        let (rest, refused) = AdapterPool::open(&base, &folders, None).unwrap();
         assert_eq!(rest.names().collect::<Vec<_>>(), ["bars"]);
         assert!(refused.len() == 1 && refused[0].folder == folders[0], "{refused:?}");
         fs::write(&path, &bytes).unwrap();
-        let (pool, refused) = AdapterPool::open(&base, &[folders[0].clone(), folders[0].clone()]).unwrap();
+        let (pool, refused) =
+            AdapterPool::open(&base, &[folders[0].clone(), folders[0].clone()], None).unwrap();
         assert_eq!(pool.names().count(), 1);
         assert!(refused[0].reason.contains("is there twice"), "{refused:?}");
         // Of another base.
         let vit = testing::base(true);
         let error = DomainState::load(&folders[0], &vit).unwrap_err();
         assert!(matches!(error, ContinualError::WrongBase { .. }), "{error}");
-        let (none, refused) = AdapterPool::open(&vit, &folders).unwrap();
+        let (none, refused) = AdapterPool::open(&vit, &folders, None).unwrap();
         assert_eq!((none.names().count(), refused.len()), (0, 2));
         assert_eq!(none.answer(&strange.image, &[Prompt::point(12.0, 10.0)]).unwrap().domain, None);
         assert!(fs::read_to_string(folders[1].join(NOTES)).unwrap().contains("[routing.chosen]"));
@@ -266,8 +355,8 @@ fn an_adapter_that_learned_nothing_is_the_base() {
         ] {
             let config_of = AdapterConfig { decoder, encoder, hq_only: false };
             let adapter = Adapter::new(&config_of, &base, 5).unwrap().valid();
-            let maker =
-                Maker { base: &base, augment: config.augment, grid: 2, inside_encoder: encoder.is_some() };
+            let keep = Keep::needed(&config_of, &base);
+            let maker = Maker { base: &base, augment: config.augment, grid: 2, keep };
             let case = Case::new(&maker, domains[0].test.read(0).unwrap()).unwrap();
             for kind in [crate::views::PromptKind::Box, crate::views::PromptKind::NoisyMask] {
                 let scores = |adapter| score(&maker, adapter, &[&case], kind, Pick::default()).unwrap();

@@ -1,7 +1,10 @@
 //! `kirie evaluate continual`.
 
+mod study;
+
 use std::fmt::Write as _;
 
+use anyhow::Context;
 use kirie_moda::data::{Foreground, Part};
 use kirie_moda::measure::{Measured, measure};
 use kirie_moda::store::domain_folders;
@@ -12,6 +15,10 @@ use crate::args::EvaluateContinualArgs;
 use crate::{domains, report};
 
 pub(super) fn run(args: &EvaluateContinualArgs) -> anyhow::Result<()> {
+    if let Some(path) = &args.study {
+        return study::run(args, path);
+    }
+    let data = args.data.as_ref().context("--data names the labelled set")?;
     args.model.machine.set_threads()?;
     let folders = match &args.domains {
         Some(path) => domain_folders(path)?,
@@ -23,8 +30,8 @@ pub(super) fn run(args: &EvaluateContinualArgs) -> anyhow::Result<()> {
     } else {
         Foreground::Classes(args.foreground.clone())
     };
-    let part = Part::open(&args.data, &args.split, &foreground, None, None)?;
-    anyhow::ensure!(!part.is_empty(), "{}: no picture has a foreground", args.data.display());
+    let part = Part::open(data, &args.split, &foreground, None, None)?;
+    anyhow::ensure!(!part.is_empty(), "{}: no picture has a foreground", data.display());
     let base = domains::base(&args.model, &folders)?;
     let (pool, refused) = domains::pool(&base, &folders)?;
     let limit = args.limit.map_or(0, |limit| limit as usize);
@@ -38,7 +45,7 @@ pub(super) fn run(args: &EvaluateContinualArgs) -> anyhow::Result<()> {
         let left_out: Vec<_> =
             refused.iter().map(|r| json!({ "folder": r.folder, "reason": r.reason })).collect();
         let mut value =
-            json!({ "data": args.data, "split": args.split, "domains": domains, "left_out": left_out });
+            json!({ "data": data, "split": args.split, "domains": domains, "left_out": left_out });
         if let (Some(all), serde_json::Value::Object(figures)) =
             (value.as_object_mut(), serde_json::to_value(&measured)?)
         {

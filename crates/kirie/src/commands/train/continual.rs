@@ -4,16 +4,15 @@ use std::path::Path;
 
 use kirie_moda::base::Base;
 use kirie_moda::config::StudyConfig;
-use kirie_moda::run::{Outcome, study};
+use kirie_moda::report::Sheet;
+use kirie_moda::run::{self, Outcome, Summary};
 use kirie_run::{ProgressMode, RunFolder, Stop, config};
-use kirie_sam::checkpoint::StateDict;
 use serde_json::json;
 
 use super::absolute;
 use crate::args::TrainContinualArgs;
 use crate::outputs::check_writable;
-use crate::report;
-use crate::weights;
+use crate::{report, study};
 
 pub(super) fn run(args: &TrainContinualArgs) -> anyhow::Result<()> {
     let device = args.machine.open()?;
@@ -37,11 +36,11 @@ pub(super) fn run(args: &TrainContinualArgs) -> anyhow::Result<()> {
         (None, None) => return Err(report::usage("-o RUN says where the run is kept")),
     };
     let mut go = || -> anyhow::Result<Outcome> {
-        let base = Base::new(&config.model, &base_weights(&config)?, &device)?;
+        let base = Base::new(&config.model, &study::base_weights(&config)?, &device)?;
         config.model.sha256 = Some(base.hash().to_owned());
         folder.write_config(&config::to_toml(&config)?)?;
         let stop = Stop::install()?;
-        Ok(study(&config, &base, &folder, &stop, ProgressMode::Auto)?)
+        Ok(run::study(&config, &base, &folder, &stop, ProgressMode::Auto)?)
     };
     let outcome = match go() {
         Ok(outcome) => outcome,
@@ -55,13 +54,6 @@ pub(super) fn run(args: &TrainContinualArgs) -> anyhow::Result<()> {
     print(args, &config, &folder, &outcome)
 }
 
-fn base_weights(config: &StudyConfig) -> anyhow::Result<StateDict> {
-    match &config.model.weights {
-        Some(path) => Ok(StateDict::open(path)?),
-        None => weights::at_hand(weights::variant(&config.model.name)?),
-    }
-}
-
 fn print(
     args: &TrainContinualArgs,
     config: &StudyConfig,
@@ -70,13 +62,17 @@ fn print(
 ) -> anyhow::Result<()> {
     let kind = config.data.prompts[0];
     if args.json {
-        let summary =
-            json!({ "run": folder.path(), "complete": outcome.complete, "runs": outcome.summaries });
+        let summary = json!({
+            "run": folder.path(),
+            "complete": outcome.complete,
+            "report": outcome.report,
+            "runs": outcome.summaries,
+        });
         report::print(&format!("{summary:#}"))?;
-    } else {
+    } else if !outcome.summaries.is_empty() {
         let percent =
             |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{:.1}", 100.0 * v));
-        let row = |summary: &kirie_moda::run::Summary| {
+        let row = |summary: &Summary| {
             let figures = summary.figures.get(&kind);
             let report = figures.and_then(|figures| figures.iou.as_ref());
             let natural = figures.and_then(|figures| figures.natural);
@@ -92,13 +88,14 @@ fn print(
                 percent(summary.routing_accuracy),
             ]
         };
-        let rows: Vec<Vec<String>> = outcome.summaries.iter().map(row).collect();
-        let headers = ["strategy", "order", "seed", "last", "avg", "FF", "natural", "change", "routed"];
-        if !rows.is_empty() {
-            report::print(&format!("IoU in percent, asked by {}", kind.name()))?;
-            report::print(&report::columns(&headers, &rows))?;
-            report::print(&format!("wrote {}", folder.report_path().display()))?;
-        }
+        let headers = ["Run", "Order", "Seed", "Last", "Avg", "FF", "Natural", "Change", "Own"];
+        study::tell_sheet(&Sheet {
+            title: format!("Run by run, IoU in percent, asked by {}", kind.name()),
+            headers: headers.map(str::to_owned).to_vec(),
+            rows: outcome.summaries.iter().map(row).collect(),
+        })?;
+        study::tell(&outcome.report)?;
+        report::print(&format!("wrote {}", folder.report_path().display()))?;
     }
     if !outcome.complete {
         let run = folder.path().display();

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use kirie_run::Progress;
 
-use super::Stream;
+use super::{Memory, Stream};
 use crate::adapter::Adapter;
 use crate::error::ContinualError;
-use crate::evaluate::{ByPrompt, Case, Scores, score};
+use crate::evaluate::{ByPrompt, Case, Scores, score_kinds};
 use crate::prompts::Pick;
 use crate::router::{Route, Router, RouterFeatures};
 use crate::run::SetRow;
@@ -19,14 +19,14 @@ impl Stream<'_, '_> {
         self.order.iter().copied().chain(self.order.len()..self.study.sets.len()).collect()
     }
 
-    /// Rows of all sets; `of` gives for a set (its place in the study, and in the order) scores, who answered, and the oracle's scores.
+    /// Rows of all sets; `of` gives for a set, by its place in the study, scores, who answered, and the oracle's scores.
     pub(super) fn sets_in_order(
         &self,
-        of: impl Fn(usize, usize) -> (Vec<ByPrompt>, Vec<Option<usize>>, Option<Vec<ByPrompt>>),
+        of: impl Fn(usize) -> (Vec<ByPrompt>, Vec<Option<usize>>, Option<Vec<ByPrompt>>),
     ) -> Vec<SetRow> {
-        let row = |(at, place): (usize, usize)| {
+        let row = |place: usize| {
             let set = &self.study.sets[place];
-            let (scores, answered, oracle) = of(place, at);
+            let (scores, answered, oracle) = of(place);
             let mut routed = Vec::new();
             if self.strategy.is_routed() {
                 routed = vec![0; self.order.len() + 1];
@@ -44,18 +44,18 @@ impl Stream<'_, '_> {
                 oracle: oracle.map(|oracle| means(&oracle)),
             }
         };
-        self.places().into_iter().enumerate().map(row).collect()
+        self.places().into_iter().map(row).collect()
     }
 
     /// Where a case goes after step t: the domain's place in the order.
     fn route(&self, features: &RouterFeatures, router: Option<&Router>) -> Option<usize> {
-        match (router, self.strategy) {
+        match (router, &self.memory) {
             (Some(router), _) => {
                 let Route { domain, .. } = router.route(features, self.study.base);
                 domain
             }
-            (None, Strategy::SPrompts) => {
-                let distances = self.centroids.iter().map(|centroids| centroids.distance(features));
+            (None, Memory::Centroids(centroids)) => {
+                let distances = centroids.iter().map(|centroids| centroids.distance(features));
                 distances.enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).map(|(at, _)| at)
             }
             (None, _) => None,
@@ -68,11 +68,12 @@ impl Stream<'_, '_> {
         let total: usize = study.sets.iter().map(|set| set.cases.len()).sum();
         let title = format!("{} {}/{}: picture measured", self.strategy.name(), t + 1, self.order.len());
         let mut progress = Progress::new(&title, total as u64, 0, study.mode);
-        let router = self.states.last().map(|state| Router {
+        let states = self.memory.states();
+        let router = states.last().map(|state| Router {
             reader: state.snapshot.reader.clone(),
-            portraits: self.states.iter().map(|state| state.portrait.clone()).collect(),
+            portraits: states.iter().map(|state| state.portrait.clone()).collect(),
             has_reference: state.snapshot.has_reference,
-            abstain: study.config.router.abstain,
+            abstain: self.telling.router.abstain,
         });
         let mut answers = HashMap::new();
         let mut done = 0;
@@ -107,7 +108,7 @@ impl Stream<'_, '_> {
         }
         progress.finish();
         let empty = || (Vec::new(), Vec::new(), None);
-        Ok(self.sets_in_order(|place, _| answers.get(&place).cloned().unwrap_or_else(empty)))
+        Ok(self.sets_in_order(|place| answers.get(&place).cloned().unwrap_or_else(empty)))
     }
 
     /// Scores the cases `wanted` of a set by the adapter of step `by`, those that are not scored yet.
@@ -134,14 +135,7 @@ impl Stream<'_, '_> {
         cases: &[&Case],
         pick: Pick,
     ) -> Result<Vec<ByPrompt>, ContinualError> {
-        let mut all = vec![ByPrompt::new(); cases.len()];
-        for kind in &self.study.config.data.prompts {
-            let scores = score(self.study.items.maker(), adapter, cases, *kind, pick)?;
-            for (by_prompt, score) in all.iter_mut().zip(scores) {
-                by_prompt.insert(*kind, score);
-            }
-        }
-        Ok(all)
+        score_kinds(self.study.items.maker(), adapter, cases, &self.study.config.data.prompts, pick)
     }
 }
 
