@@ -1,4 +1,4 @@
-//! What sweeps of any kind share: runs in processes of their own, and settings said over each other.
+//! What sweeps whose runs have processes of their own share.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -10,7 +10,6 @@ use kirie_data::write_atomic;
 use kirie_run::{RunFolder, Stop, config};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::args::MachineArgs;
 use crate::report;
@@ -113,38 +112,4 @@ fn ask_to_stop(child: &mut Child) {
 #[cfg(not(unix))]
 fn ask_to_stop(_child: &mut Child) {
     // Ctrl-C, the only way to ask there, reaches it too.
-}
-
-/// Says `over` over `value`: tables key by key, anything else as a whole. So are tables that say by a key what they are: one kind's
-/// keys are none of another's.
-pub(super) fn merge(value: &mut Value, over: &Value) {
-    match (value, over) {
-        (Value::Object(own), Value::Object(over))
-            if !over.contains_key("kind") && !over.contains_key("name") =>
-        {
-            for (key, over) in over {
-                merge(own.entry(key).or_insert(Value::Null), over);
-            }
-        }
-        (value, over) => *value = over.clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn tables_are_merged_and_kinds_replaced() {
-        let mut value =
-            json!({ "plan": { "steps": 5, "decay": { "kind": "cosine", "end": 0.1 } }, "seed": 1 });
-        merge(
-            &mut value,
-            &json!({ "plan": { "steps": 7, "decay": { "kind": "constant" } }, "input": { "flip": 0 } }),
-        );
-        let expected = json!({ "plan": { "steps": 7, "decay": { "kind": "constant" } }, "seed": 1, "input": { "flip": 0 } });
-        assert_eq!(value, expected);
-    }
 }

@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use kirie_run::config;
+use kirie_run::config::{self, merge};
 use kirie_samclr::config::TrainConfig;
 use kirie_samclr::sweep::RunSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::super::absolute;
-use super::super::many::merge;
 
 /// A sweep, as its file has it.
 #[derive(Debug, Deserialize)]

@@ -15,7 +15,6 @@ use kirie_run::config::{self, merge};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::super::many::merge;
 use super::super::semantic::{parts, resolve};
 use crate::semantic::Config;
 
