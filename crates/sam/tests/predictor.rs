@@ -173,7 +173,8 @@ fn prompts_in_company_get_what_each_gets_alone() {
                 largest = largest.max(largest_difference(together, &alone[0]));
             }
             println!("{}: {largest:e}", variant.name);
-            assert_eq!(largest, 0.0, "{}", variant.name);
+            // Many prompts on one picture share what they can, which rounds otherwise.
+            assert!(largest < 1e-5, "{}: {largest:e}", variant.name);
             // They are answers to different questions.
             let differing = together[1..].iter().filter(|t| largest_difference(t, &together[0]) > 1e-4);
             assert_eq!(differing.count(), prompts.len() - 1);

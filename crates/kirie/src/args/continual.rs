@@ -89,7 +89,7 @@ pub(crate) struct EvaluateContinualArgs {
     )]
     pub(crate) study: Option<PathBuf>,
     /// With --study: tell the domains of its runs of moda apart in other ways
-    #[arg(long, requires = "study")]
+    #[arg(long, requires = "study", conflicts_with_all = ["domain", "domains"])]
     pub(crate) ablate: bool,
     /// With --ablate: a key of the run's configuration, over what it says
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "ablate")]

@@ -46,7 +46,7 @@ pub(crate) struct TrainContrastiveArgs {
     #[arg(short, long, value_name = "RUN", required_unless_present_any = ["resume", "preview", "dry_run"], conflicts_with = "resume")]
     pub(crate) output: Option<PathBuf>,
     /// List the runs of a sweep, and do none
-    #[arg(long, requires = "sweep")]
+    #[arg(long, requires = "sweep", conflicts_with = "config")]
     pub(crate) dry_run: bool,
     /// Find the regions, write a page that shows them and the views that come of them, and train nothing
     #[arg(long, value_name = "FILE.html", requires = "config", conflicts_with = "output")]
@@ -89,7 +89,13 @@ pub(crate) struct EvaluateContrastiveArgs {
     #[arg(long, value_name = "FILE.toml", conflicts_with = "encoder")]
     pub(crate) config: Option<PathBuf>,
     /// Before that, bring the statistics of its batch norms to its pictures, by so many batches of views of whole pictures
-    #[arg(long, default_value_t = 0, value_name = "BATCHES", requires = "config")]
+    #[arg(
+        long,
+        default_value_t = 0,
+        value_name = "BATCHES",
+        requires = "config",
+        conflicts_with = "projection"
+    )]
     pub(crate) calibrate: u64,
     /// In place of an encoder 512 random directions of the pixels' space, drawn by this seed: what colours alone are worth
     #[arg(long, value_name = "SEED", conflicts_with_all = ["encoder", "config"])]

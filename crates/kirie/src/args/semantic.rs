@@ -139,9 +139,9 @@ pub(crate) struct TestArgs {
     /// How far windows are apart, pixels [default: three quarters of the window]
     #[arg(long, value_name = "PIXELS", requires = "window")]
     pub(crate) stride: Option<Sides>,
-    /// Windows say less towards their edges, which hides seams
+    /// Windows say as much at their edges as in their middle, as published; otherwise less towards the edges, which hides seams
     #[arg(long, requires = "window")]
-    pub(crate) taper: bool,
+    pub(crate) uniform: bool,
     /// Mean with the answer to the mirrored picture: a little better, twice the time
     #[arg(long)]
     pub(crate) flip: bool,
@@ -162,7 +162,7 @@ impl TestArgs {
         if let Some(Sides(window)) = self.window {
             let stride =
                 self.stride.map_or_else(|| window.map(|side| (side * 3 / 4).max(1)), |sides| sides.0);
-            let blend = if self.taper { Blend::Tapered } else { Blend::Uniform };
+            let blend = if self.uniform { Blend::Uniform } else { Blend::Tapered };
             test.mode = TestMode::Slide { window, stride, blend };
         }
         test.flip |= self.flip;
@@ -213,7 +213,7 @@ mod tests {
         let asked = |args: TestArgs| args.over(&own);
         assert_eq!(asked(TestArgs::default()).unwrap(), own);
         let window = asked(TestArgs { window: Some(Sides([64, 128])), ..TestArgs::default() }).unwrap();
-        let mode = TestMode::Slide { window: [64, 128], stride: [48, 96], blend: Blend::Uniform };
+        let mode = TestMode::Slide { window: [64, 128], stride: [48, 96], blend: Blend::Tapered };
         assert_eq!((window.mode, window.flip), (mode, true));
         let gaps =
             TestArgs { window: Some(Sides([64, 64])), stride: Some(Sides([65, 64])), ..TestArgs::default() };

@@ -51,7 +51,7 @@ pub(crate) struct TrainWeakArgs {
     #[arg(long, value_name = "RUN")]
     pub(crate) reuse: Vec<PathBuf>,
     /// Say which runs a sweep consists of and how much is to be learned, and write nothing
-    #[arg(long, requires = "sweep")]
+    #[arg(long, requires = "sweep", conflicts_with = "config")]
     pub(crate) dry_run: bool,
     /// Only this stage, or these: classifier, proposals, detector, pseudo, retrain, instances, review, corrections
     #[arg(long = "stage", value_name = "NAME")]

@@ -298,7 +298,7 @@ fn bad_input_is_told_and_leaves_nothing() {
         ("--config c.toml --data classes --plot map.csv", 2, &["--plot names the page"]),
         ("--config c.toml --data classes --plot map.html --perplexity 0", 2, &["--perplexity"]),
         ("--data classes --projection 1 --config c.toml", 2, &["--projection"]),
-        ("--data classes --projection 1 --calibrate 5", 2, &["--config"]),
+        ("--data classes --projection 1 --calibrate 5", 2, &["--projection", "--calibrate"]),
     ] {
         place.refuses(&format!("evaluate contrastive {line}"), code, words);
     }

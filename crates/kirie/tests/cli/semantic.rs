@@ -248,7 +248,7 @@ fn from_a_folder_to_a_model_in_use() {
     }
     let printed = place.run(&format!("{line} -o -")).done().json();
     assert_eq!(printed, record);
-    place.run(&format!("{line} --window 40x32 --taper -o tiled --format png")).done();
+    place.run(&format!("{line} --window 40x32 --uniform -o tiled --format png")).done();
     assert_eq!(place.names("tiled"), ["p7.classes.png"]);
 
     // The file describes itself.

@@ -164,7 +164,7 @@ fn what_cannot_be_is_refused_before_anything_is_written() {
     place.refuses(&csv, 1, &["labels.csv", "images/gone.png"]);
     place.refuses(&format!("{line} --stage painting"), 2, &["classifier, proposals, detector"]);
     place.refuses("train weak", 2, &["--config"]);
-    place.refuses(&format!("{line} --dry-run"), 2, &["--sweep"]);
+    place.refuses(&format!("{line} --dry-run"), 2, &["--dry-run", "--config"]);
     place.refuses(&format!("{line} --sweep weak.toml"), 2, &["--sweep"]);
     place.refuses("train weak --resume nowhere", 1, &["nowhere", "holds no run"]);
     place.refuses("evaluate weak nowhere", 1, &["nowhere"]);

@@ -1,6 +1,6 @@
 """Views a second by PyTorch and torchvision on one thread, to hold `kirie bench views --threads 1` against.
 
-    python crates/samclr/benches/views_torchvision.py --data sets coco_subset camvid labelme_facade bsds500 --recipe samclr --size 64
+    python crates/samclr/peers/views_torchvision.py --data sets coco_subset camvid labelme_facade bsds500 --recipe samclr --size 64
 
 Pictures are decoded once and kept; what is timed is what a data loader's worker does for a batch: RandomResizedCrop (bicubic), flip,
 colour jitter, gray, blur and solarize on Pillow pictures, then tensor, normalisation and one stack. Blur is Pillow's, as in the published
