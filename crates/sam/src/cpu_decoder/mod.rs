@@ -2,9 +2,9 @@
 //! of the time. docs/decoder.md has the algebra.
 //!
 //! A prompt is a handful of tokens, a picture thousands of cells, so the work is what is done for each cell. There are two roads,
-//! behind one trait ([`Cells`]): where every prompt has cells of its own they are walked over three times in all, in pieces that
-//! stay in the cache, and no cell is ever projected ([`own`]); where many prompts share a picture, what is done for a
-//! cell is done once ([`shared`]). Masks whose predicted quality is not wanted are never drawn.
+//! behind one trait (`Cells`): where every prompt has cells of its own they are walked over three times in all, in pieces that
+//! stay in the cache, and no cell is ever projected (`own`); where many prompts share a picture, what is done for a
+//! cell is done once (`shared`). Masks whose predicted quality is not wanted are never drawn.
 
 mod own;
 mod shared;

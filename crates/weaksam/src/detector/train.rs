@@ -64,7 +64,7 @@ impl Method for WeakMethod<'_> {
 }
 
 /// Trains `model`, which is on `device` with autodiff, or goes on with the run that `folder` holds. `pictures` have proposals
-/// and image-level labels ([`Pictures::to_learn_from`]).
+/// and image-level labels.
 ///
 /// # Errors
 /// Settings out of range; pictures that cannot be read; a loss that is no number.
