@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use kirie_data::write_atomic;
-use kirie_run::{RunFolder, Stop, config};
+use kirie_run::sweep::{RESULT_FILE, RunFailure};
+use kirie_run::{Progress, ProgressMode, RunFolder, Stop, config};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -16,6 +17,48 @@ use crate::report;
 
 /// How often a running process is looked at.
 const GLANCE: Duration = Duration::from_millis(100);
+
+/// Tells which of a sweep's runs is on its way, what failed, and how far the sweep is.
+pub(super) struct Telling<'a> {
+    names: Vec<&'a str>,
+    position: u64,
+    progress: Progress,
+    stop: &'a Stop,
+}
+
+impl<'a> Telling<'a> {
+    /// For runs of these names, of which those that left a result in `folder` are behind.
+    pub(super) fn new(folder: &Path, names: impl Iterator<Item = &'a str>, stop: &'a Stop) -> Self {
+        let names: Vec<&str> = names.collect();
+        let done = names.iter().filter(|name| folder.join(name).join(RESULT_FILE).exists()).count() as u64;
+        let progress = Progress::new("run", names.len() as u64, done, ProgressMode::Plain);
+        Self { names, position: done, progress, stop }
+    }
+
+    /// Does a run, which gets its number.
+    pub(super) fn run<F>(
+        &mut self,
+        name: &str,
+        start: impl FnOnce(usize) -> anyhow::Result<F>,
+    ) -> Result<F, RunFailure> {
+        let at = self.names.iter().position(|other| *other == name).unwrap_or(0);
+        let what = format!("run {} of {}: {name}", at + 1, self.names.len());
+        self.progress.line(&what);
+        let figures = start(at);
+        if let Err(error) = &figures {
+            self.progress.line(&format!("{what}: {error:#}"));
+        }
+        if !self.stop.requested() {
+            self.position += 1;
+            self.progress.set(self.position, name);
+        }
+        figures.map_err(RunFailure::from)
+    }
+
+    pub(super) fn finish(self) {
+        self.progress.finish();
+    }
+}
 
 /// The settings of a run into its folder, or, where an interrupted try left them, the assurance that they are the same.
 pub(super) fn settle<T: DeserializeOwned + Serialize + PartialEq>(

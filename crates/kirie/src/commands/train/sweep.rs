@@ -7,11 +7,11 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use kirie_gsam::sweep::{ClassScore, RESULT_FILE, RunFailure, RunFigures, RunSpec, Sweep, groups, sweep};
-use kirie_run::{Progress, ProgressMode, Stop};
+use kirie_gsam::sweep::{ClassScore, RunFigures, RunSpec, Sweep, groups, sweep};
+use kirie_run::Stop;
 use serde_json::json;
 
-use super::many::{child, read, settle};
+use super::many::{Telling, child, read, settle};
 use super::plan::{grouped, macs_text};
 use super::semantic::{Metrics, SCORE_FILE, Score};
 use crate::args::TrainSemanticArgs;
@@ -29,25 +29,15 @@ pub(super) fn run(args: &TrainSemanticArgs, file: &Path) -> anyhow::Result<()> {
     };
     check_writable(folder, true)?;
     let specs: Vec<RunSpec> = planned.runs.iter().map(|run| run.spec.clone()).collect();
-    let done = specs.iter().filter(|spec| folder.join(&spec.name).join(RESULT_FILE).exists()).count();
-    let mut progress = Progress::new("run", specs.len() as u64, done as u64, ProgressMode::Plain);
     let stop = Stop::install()?;
-    let mut position = done as u64;
+    let mut telling = Telling::new(folder, specs.iter().map(|spec| &*spec.name), &stop);
     let result = sweep(folder, &planned.title, &specs, &stop, |spec, place| {
-        let at = specs.iter().position(|other| other.name == spec.name).unwrap_or(0);
-        progress.line(&format!("run {} of {}: {}", at + 1, specs.len(), spec.name));
-        let config = &planned.runs.get(at).context("a run that was not planned")?.config;
-        let figures = start(args, config, &planned.score, place, &stop);
-        if let Err(error) = &figures {
-            progress.line(&format!("run {} of {}: {}: {error:#}", at + 1, specs.len(), spec.name));
-        }
-        if !stop.requested() {
-            position += 1;
-            progress.set(position, &spec.name);
-        }
-        figures.map_err(RunFailure::from)
+        telling.run(&spec.name, |at| {
+            let config = &planned.runs.get(at).context("a run that was not planned")?.config;
+            start(args, config, &planned.score, place, &stop)
+        })
     })?;
-    progress.finish();
+    telling.finish();
     answer(&result, folder, args.json)
 }
 

@@ -6,8 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use kirie_data::write_atomic;
-use kirie_run::sweep::{RESULT_FILE, RunFailure};
-use kirie_run::{Progress, ProgressMode, Stop, config};
+use kirie_run::{Stop, config};
 use kirie_samclr::evaluate::ByShare;
 use kirie_samclr::regions::RegionCount;
 use kirie_samclr::sweep::{RunFigures, RunSpec, SetScore, Spread, Sweep, groups, sweep};
@@ -15,7 +14,7 @@ use kirie_samclr::train::ENCODER_FILE;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::many::{child, read, settle};
+use super::super::many::{Telling, child, read, settle};
 use super::file::{self, Baseline, Judging, Planned, PlannedRun, Target};
 use crate::args::TrainContrastiveArgs;
 use crate::outputs::check_writable;
@@ -29,25 +28,15 @@ pub(super) fn run(args: &TrainContrastiveArgs, file: &Path) -> anyhow::Result<()
     };
     check_writable(folder, true)?;
     let specs: Vec<RunSpec> = planned.runs.iter().map(|run| run.spec.clone()).collect();
-    let done = specs.iter().filter(|spec| folder.join(&spec.name).join(RESULT_FILE).exists()).count();
-    let mut progress = Progress::new("run", specs.len() as u64, done as u64, ProgressMode::Plain);
     let stop = Stop::install()?;
-    let mut position = done as u64;
+    let mut telling = Telling::new(folder, specs.iter().map(|spec| &*spec.name), &stop);
     let result = sweep(folder, &planned.title, &planned.against, &specs, &stop, |spec, place| {
-        let at = specs.iter().position(|other| other.name == spec.name).unwrap_or(0);
-        progress.line(&format!("run {} of {}: {}", at + 1, specs.len(), spec.name));
-        let run = planned.runs.get(at).context("a run that was not planned")?;
-        let figures = start(args, run, &planned.judging, place, &stop);
-        if let Err(error) = &figures {
-            progress.line(&format!("run {} of {}: {}: {error:#}", at + 1, specs.len(), spec.name));
-        }
-        if !stop.requested() {
-            position += 1;
-            progress.set(position, &spec.name);
-        }
-        figures.map_err(RunFailure::from)
+        telling.run(&spec.name, |at| {
+            let run = planned.runs.get(at).context("a run that was not planned")?;
+            start(args, run, &planned.judging, place, &stop)
+        })
     })?;
-    progress.finish();
+    telling.finish();
     answer(&result, &planned.against, folder, args.json)
 }
 
