@@ -582,3 +582,17 @@ fn pictures_for_the_browser() {
     assert_eq!(service.raw("GET", &format!("/api/images/{broken}/thumbnail"), &[], &[]).0, 422);
     assert_eq!(service.json("POST", &format!("/api/images/{broken}/embedding"), &json!({})).0, 422);
 }
+
+/// Tools that make clients or tests of the description stop at a name that it does not explain.
+#[test]
+fn the_description_explains_every_name_it_uses() {
+    let root = folders();
+    let service = start(&root);
+    let text = service.description.to_string();
+    let names: std::collections::BTreeSet<&str> =
+        text.split("\"$ref\":\"#").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        assert!(service.description.pointer(name).is_some(), "#{name}");
+    }
+}

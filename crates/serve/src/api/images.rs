@@ -56,6 +56,7 @@ pub(crate) struct ListQuery {
     limit: usize,
     /// Which of them.
     #[serde(default)]
+    #[param(inline)]
     which: Which,
 }
 
