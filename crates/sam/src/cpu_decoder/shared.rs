@@ -344,7 +344,7 @@ impl Prompted {
     fn hear(&mut self, heads: &Heads, norm: &Norm, layer: &Layer, keys: &[f32], values: &[f32]) -> Told {
         let dim = norm.gamma.len();
         let past = self.rows.len() / dim;
-        let scaled: Vec<f32> = keys.iter().map(|k| heads.scale() * k).collect();
+        let scaled = heads.scaled(keys);
         let offset = heads.offset(&scaled);
         let mut by_cells = vec![0.0; offset.len() * dim];
         heads.through_heads(&scaled, &heads.q_transposed, &mut by_cells);
@@ -372,11 +372,8 @@ impl Prompted {
     }
 
     fn look(&self, heads: &Heads, queries: &[f32]) -> Looking {
-        let queries: Vec<f32> = queries.iter().map(|q| heads.scale() * q).collect();
-        let dim = heads.dim;
-        let mut by_cells = vec![0.0; heads.count * queries.len() / heads.inner() * dim];
-        heads.through_heads(&queries, &heads.k_transposed, &mut by_cells);
-        Looking { scores: times_transposed(&by_cells, &self.rows, dim), queries }
+        let by_cells = heads.look(queries);
+        Looking { scores: times_transposed(&by_cells, &self.rows, heads.dim), queries: heads.scaled(queries) }
     }
 
     /// What was seen in all pieces, `[tokens, inner]`.

@@ -126,7 +126,7 @@ pub(super) struct Heads {
     pub(super) out: Dense,
     /// The weights of `q` and `k` as `[inner, C]`.
     pub(super) q_transposed: Vec<f32>,
-    pub(super) k_transposed: Vec<f32>,
+    k_transposed: Vec<f32>,
     /// Number of heads.
     pub(super) count: usize,
     pub(super) dim: usize,
@@ -168,8 +168,14 @@ impl Heads {
         self.inner() / self.count
     }
 
-    pub(super) fn scale(&self) -> f32 {
+    fn scale(&self) -> f32 {
         (self.head_dim() as f32).sqrt().recip()
+    }
+
+    /// Queries or keys with the factor of the scores.
+    pub(super) fn scaled(&self, x: &[f32]) -> Vec<f32> {
+        let scale = self.scale();
+        x.iter().map(|x| scale * x).collect()
     }
 
     /// Tokens among themselves: `q`, `k`, `v` `[prompts * tokens, C]` to the same.
@@ -218,8 +224,7 @@ impl Heads {
     /// (with its position) is the score of each token for it. What the keys' bias adds is the same for all cells of a token,
     /// and a softmax over the cells does not see it.
     pub(super) fn look(&self, queries: &[f32]) -> Vec<f32> {
-        let scale = self.scale();
-        let scaled: Vec<f32> = queries.iter().map(|q| scale * q).collect();
+        let scaled = self.scaled(queries);
         let mut to = vec![0.0; self.count * queries.len() / self.inner() * self.dim];
         self.through_heads(&scaled, &self.k_transposed, &mut to);
         to
@@ -253,8 +258,7 @@ impl Heads {
 
     /// Cells look at one prompt's tokens, of which `keys` and `values` are the projections, `[tokens, inner]`.
     pub(super) fn update(&self, keys: &[f32], values: &[f32]) -> Update {
-        let scale = self.scale();
-        let scaled: Vec<f32> = keys.iter().map(|k| scale * k).collect();
+        let scaled = self.scaled(keys);
         let offset = self.offset(&scaled);
         let (tokens, rows) = (offset.len() / self.count, offset.len());
         let (mut scores, mut out) = (vec![0.0; rows * self.dim], vec![0.0; (rows + 1) * self.dim]);
