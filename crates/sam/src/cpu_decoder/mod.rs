@@ -12,7 +12,7 @@ mod shared;
 mod tests;
 mod weights;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use burn::tensor::Tensor;
 use kirie_kernels::{Activation, Gemm, Rows, activation_part, gemm_part, layer_norm_2d_part};
@@ -22,7 +22,7 @@ use crate::SamError;
 use crate::mask_decoder::MaskDecoder;
 use crate::tensor::HostTensor;
 use own::OwnCells;
-use shared::{Layer, SharedCells, SharedPicture};
+use shared::{Layer, Places, SharedCells, SharedPicture};
 use weights::{Heads, Norm, Up, Weights, product, sum};
 
 /// Cells of a piece, about.
@@ -45,6 +45,8 @@ pub struct CpuDecoder {
     side: usize,
     /// Width of a token and of a cell.
     dim: usize,
+    /// Made when many prompts are first asked on one picture.
+    places: OnceLock<Vec<Places>>,
     last: Mutex<Option<Arc<SharedPicture>>>,
 }
 
@@ -129,7 +131,15 @@ impl CpuDecoder {
         let positions = in_pieces(&positions, side);
         let weights = Weights::new(decoder)?;
         let layers = shared::layers(&weights);
-        Ok(Some(Self { layers, weights, positions, side, dim, last: Mutex::default() }))
+        Ok(Some(Self {
+            layers,
+            weights,
+            positions,
+            side,
+            dim,
+            places: OnceLock::new(),
+            last: Mutex::default(),
+        }))
     }
 
     /// Answers prompts. The pictures have been through the decoder's `prompt_fusion`, where it has one.
@@ -193,14 +203,27 @@ impl CpuDecoder {
         answer
     }
 
+    /// The positions as the shared road needs them, by piece.
+    fn places(&self) -> &[Places] {
+        // Made outside of the lock, as in `prepared`.
+        if self.places.get().is_none() {
+            let places = shared::places(self);
+            // Another thread may have been faster, with the same.
+            let _ = self.places.set(places);
+        }
+        self.places.get().map_or(&[], Vec::as_slice)
+    }
+
     /// The picture with what prompts share.
     fn prepared(&self, picture: &[f32]) -> Arc<SharedPicture> {
-        // The lock is held while the picture is prepared: whoever waits most likely wants the same.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last {
-            Some(shared) if shared.picture == picture => shared.clone(),
-            _ => last.insert(Arc::new(SharedPicture::new(self, picture))).clone(),
+        let last = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = last().as_ref().filter(|shared| shared.picture == picture) {
+            return shared.clone();
         }
+        // Made outside of the lock: its tasks run on the pool, where a thread that waits for them may take up another call of this.
+        let shared = Arc::new(SharedPicture::new(self, picture));
+        *last() = Some(shared.clone());
+        shared
     }
 
     /// Answers the prompts of one group: draws their masks into `logits` `[count, wanted, 4 side, 4 side]`, and gives their quality.

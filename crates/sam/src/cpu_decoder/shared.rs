@@ -28,9 +28,8 @@ struct Common {
 
 /// Of the cells `Z` of one stage.
 struct Stage {
-    /// Keys of the cells' part, and of the positions, for the tokens' look.
+    /// For the tokens' look.
     keys: Vec<f32>,
-    key_positions: Vec<f32>,
     values: Vec<f32>,
     /// For the layer that follows.
     update: Option<CommonUpdate>,
@@ -39,13 +38,39 @@ struct Stage {
 /// What a layer's update needs.
 struct CommonUpdate {
     queries: Vec<f32>,
-    query_positions: Vec<f32>,
     /// Mean square of the centred cells, `[n]`.
     square: Vec<f32>,
     /// The centred cells through what past layers and this one add, by layer; each `[inner, n]`.
     crosses: Vec<Vec<f32>>,
     /// The centred cells times the constants of the past layers, `[n]` each.
     constants: Vec<Vec<f32>>,
+}
+
+/// The positions of one piece, projected as its cells are: the same for every picture.
+pub(super) struct Places {
+    /// By stage.
+    keys: Vec<Vec<f32>>,
+    /// By layer.
+    queries: Vec<Vec<f32>>,
+}
+
+/// Of every piece.
+pub(super) fn places(decoder: &CpuDecoder) -> Vec<Places> {
+    let w = &decoder.weights;
+    let pieces = decoder.positions.par_chunks(decoder.piece());
+    let places = pieces.map(|positions| {
+        let n = positions.len() / decoder.dim;
+        let looks = w.blocks.iter().map(|block| &block.token_to_image).chain([&w.last_look]);
+        Places {
+            keys: looks.map(|look| projected(&look.k.weight, positions, n)).collect(),
+            queries: w
+                .blocks
+                .iter()
+                .map(|block| projected(&block.image_to_token.q.weight, positions, n))
+                .collect(),
+        }
+    });
+    places.collect()
 }
 
 /// Parameters of one layer's update, prepared.
@@ -131,25 +156,21 @@ impl SharedPicture {
     /// From embedding plus dense prompt, `[C, side, side]`.
     pub(super) fn new(decoder: &CpuDecoder, picture: &[f32]) -> Self {
         let pieces = in_pieces(picture, decoder.side);
-        let pieces = pieces.par_chunks(decoder.piece()).zip(decoder.positions.par_chunks(decoder.piece()));
-        let pieces = pieces.map(|(cells, positions)| Common::new(decoder, cells, positions)).collect();
+        let pieces = pieces.par_chunks(decoder.piece()).map(|cells| Common::new(decoder, cells)).collect();
         Self { picture: picture.to_vec(), pieces }
     }
 }
 
 impl Common {
-    fn new(decoder: &CpuDecoder, cells: &[f32], positions: &[f32]) -> Self {
+    fn new(decoder: &CpuDecoder, cells: &[f32]) -> Self {
         let (w, dim) = (&decoder.weights, decoder.dim);
         let n = cells.len() / dim;
         let mut cells = cells.to_vec();
         let mut stages = Vec::new();
         for (layer, block) in decoder.layers.iter().zip(&w.blocks) {
             let Block { token_to_image, image_to_token, norm4, .. } = block;
-            let (queries, positioned) = (
-                projected(&image_to_token.q.weight, &cells, n),
-                projected(&image_to_token.q.weight, positions, n),
-            );
-            let mut stage = Stage::new(token_to_image, &cells, positions, n);
+            let queries = projected(&image_to_token.q.weight, &cells, n);
+            let mut stage = Stage::new(token_to_image, &cells, n);
             if stages.is_empty() {
                 // Later biases are among the constants.
                 for (row, bias) in cells.chunks_exact_mut(n).zip(&image_to_token.out.bias) {
@@ -175,7 +196,6 @@ impl Common {
             }
             stage.update = Some(CommonUpdate {
                 queries,
-                query_positions: positioned,
                 square,
                 crosses: layer.outs.iter().map(|out| times(out, &cells, n)).collect(),
                 constants: layer.constants.iter().map(|constant| times(constant, &cells, n)).collect(),
@@ -187,16 +207,15 @@ impl Common {
                 }
             }
         }
-        stages.push(Stage::new(&w.last_look, &cells, positions, n));
+        stages.push(Stage::new(&w.last_look, &cells, n));
         Self { n, middle: times(&w.up.first.weight, &cells, n), stages }
     }
 }
 
 impl Stage {
-    fn new(look: &Heads, cells: &[f32], positions: &[f32], n: usize) -> Self {
+    fn new(look: &Heads, cells: &[f32], n: usize) -> Self {
         Self {
             keys: projected(&look.k.weight, cells, n),
-            key_positions: projected(&look.k.weight, positions, n),
             values: projected(&look.v.weight, cells, n),
             update: None,
         }
@@ -296,14 +315,14 @@ impl Cells for SharedCells<'_> {
         let parts: Vec<Vec<Seen>> = self
             .cells
             .par_iter_mut()
-            .zip(&self.picture.pieces)
-            .map_init(Vec::new, |space, (cells, piece)| {
+            .zip(self.picture.pieces.par_iter().zip(decoder.places()))
+            .map_init(Vec::new, |space, (cells, (piece, places))| {
                 let each = cells.iter_mut().zip(prompts).zip(&prepared);
                 each.map(|((cells, prompt), (told, looking))| {
                     if let (Some(told), Some((heads, norm))) = (told, layer) {
-                        cells.update(piece, stage - 1, heads, norm, prompt, told, space);
+                        cells.update(piece, places, stage - 1, heads, norm, prompt, told, space);
                     }
-                    cells.seen(piece, stage, walk.look, looking, space)
+                    cells.seen(piece, places, stage, walk.look, looking, space)
                 })
                 .collect()
             })
@@ -445,6 +464,7 @@ impl PromptCells {
     fn update(
         &mut self,
         piece: &Common,
+        places: &Places,
         layer: usize,
         heads: &Heads,
         norm: &Norm,
@@ -455,7 +475,7 @@ impl PromptCells {
         let Some(common) = &piece.stages[layer].update else { return };
         let n = piece.n;
         let (past, new) = (self.shares.len() / n, told.offset.len());
-        self.placed(&common.queries, &common.query_positions, space);
+        self.placed(&common.queries, &places.queries[layer], space);
         for offset in &told.offset {
             self.shares.resize(self.shares.len() + n, *offset);
         }
@@ -504,16 +524,17 @@ impl PromptCells {
     fn seen(
         &self,
         piece: &Common,
+        places: &Places,
         stage: usize,
         heads: &Heads,
         looking: &Looking,
         space: &mut Vec<f32>,
     ) -> Seen {
-        let (stage, n) = (&piece.stages[stage], piece.n);
+        let (positions, stage, n) = (&places.keys[stage], &piece.stages[stage], piece.n);
         let (inner, d) = (heads.inner(), heads.head_dim());
         let tokens = looking.queries.len() / inner;
         let (columns, rows) = (heads.count * tokens, self.shares.len() / n);
-        self.placed(&stage.keys, &stage.key_positions, space);
+        self.placed(&stage.keys, positions, space);
         let mut scores = vec![0.0; columns * n];
         Self::add_heads(heads, &looking.queries, space, n, &mut scores);
         let s = Gemm { accumulate: true, ..product(columns, rows, n) };
