@@ -26,7 +26,7 @@ pub struct Rows {
 
 impl Rows {
     /// Rows that lie one behind the other.
-    fn contiguous(s: &Gemm) -> Self {
+    pub fn contiguous(s: &Gemm) -> Self {
         Self { a: if s.a_transposed { s.m } else { s.k }, b: if s.b_transposed { s.k } else { s.n }, c: s.n }
     }
 }

@@ -18,6 +18,7 @@ mod gemm;
 mod isa;
 mod micro;
 mod norm;
+mod ready;
 #[cfg(test)]
 mod reference;
 mod scratch;
@@ -34,5 +35,6 @@ pub use norm::{
     batch_norm, batch_norm_gradient, layer_norm, layer_norm_2d, layer_norm_2d_gradient, layer_norm_2d_part,
     layer_norm_gradient,
 };
+pub use ready::{ReadyConv, fused_block, inverted_block};
 pub use shapes::{Activation, Conv2d, Gemm, Stats};
 pub use softmax::{exp_along, softmax_down};

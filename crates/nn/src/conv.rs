@@ -109,6 +109,11 @@ pub struct ConvNorm {
 }
 
 impl ConvNorm {
+    /// What follows the norm.
+    pub fn activation(&self) -> Activation {
+        self.activation
+    }
+
     /// `[batch, in, height, width]` to `[batch, out, height / stride, width / stride]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         match &self.norm {

@@ -83,6 +83,11 @@ pub struct Aggregation {
 }
 
 impl LiteMla {
+    /// Channels of one head.
+    pub fn head_dim(&self) -> usize {
+        self.head_dim
+    }
+
     /// `[batch, C, height, width]` to the same shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, _, height, width] = x.dims();

@@ -10,6 +10,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::SamError;
 use crate::checkpoint::{self, CheckpointError, StateDict};
 use crate::cpu_decoder::{CpuDecoder, Pictures, Question};
+use crate::cpu_encoder::CpuEncoder;
 use crate::mask_decoder::DecodeMode;
 use crate::model::{Sam, SamConfig};
 use crate::prompt_encoder::SparsePrompts;
@@ -70,8 +71,8 @@ pub trait Engine: Send + Sync {
     ) -> Result<LowResMasks, SamError>;
 }
 
-/// Runs a model with Burn, on whatever device it was loaded to; on the processor the decoder is kirie's own
-/// ([`CpuDecoder`]).
+/// Runs a model with Burn, on whatever device it was loaded to; on the processor the decoder and the convolutional encoders are kirie's
+/// own ([`CpuDecoder`], [`CpuEncoder`]).
 #[derive(Debug)]
 pub struct BurnEngine {
     name: String,
@@ -81,6 +82,7 @@ pub struct BurnEngine {
     /// Position features of the embedding's cells: the same for every picture.
     image_pe: Tensor<4>,
     device: Device,
+    cpu_encoder: Option<CpuEncoder>,
     cpu_decoder: Option<CpuDecoder>,
 }
 
@@ -100,10 +102,14 @@ impl BurnEngine {
     ) -> Self {
         let mask_side = 4 * sizes.prompt_encoder.embedding_size;
         let image_pe = model.prompt_encoder.dense_pe(device);
-        let own = kirie_nn::on_processor(device).then(|| CpuDecoder::new(&model.mask_decoder, &image_pe));
         // Parameters that cannot be read are for Burn to report, when it runs.
-        let cpu_decoder = own.and_then(|decoder| decoder.ok().flatten());
-        Self { name, preprocess, mask_side, model, image_pe, device: device.clone(), cpu_decoder }
+        let (mut cpu_encoder, mut cpu_decoder) = (None, None);
+        if kirie_nn::on_processor(device) {
+            cpu_encoder = CpuEncoder::new(&model.image_encoder).ok().flatten();
+            cpu_decoder = CpuDecoder::new(&model.mask_decoder, &image_pe).ok().flatten();
+        }
+        let device = device.clone();
+        Self { name, preprocess, mask_side, model, image_pe, device, cpu_encoder, cpu_decoder }
     }
 
     /// Loads the weights of a registered model.
@@ -159,9 +165,9 @@ impl BurnEngine {
         &self.model
     }
 
-    /// Leaves the decoder to Burn too, on the processor as elsewhere: for comparison.
-    pub fn without_cpu_decoder(mut self) -> Self {
-        self.cpu_decoder = None;
+    /// Leaves everything to Burn, on the processor as elsewhere: for comparison.
+    pub fn all_by_burn(mut self) -> Self {
+        (self.cpu_encoder, self.cpu_decoder) = (None, None);
         self
     }
 
@@ -220,6 +226,11 @@ impl Engine for BurnEngine {
     fn encode(&self, pixels: HostTensor) -> Result<Embedding, SamError> {
         let size = self.preprocess.size as usize;
         pixels.expect("picture", &[1, 3, size, size])?;
+        if let Some(encoder) = &self.cpu_encoder {
+            let map = encoder.forward([size; 2], pixels.values);
+            let shape = vec![1, map.channels, map.size[0], map.size[1]];
+            return Ok(Embedding { image: HostTensor::new(shape, map.values)?, hq_features: None });
+        }
         let pixels = Tensor::from_data(TensorData::new(pixels.values, pixels.shape), &self.device);
         let encoded = self.model.encode(pixels);
         let hq_features = self.model.mask_decoder.hq_features(&encoded);

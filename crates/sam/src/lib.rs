@@ -8,10 +8,11 @@
 //! - [`engine`]: runs a model; the only thing that the following know of it;
 //! - [`predictor`]: one picture, many prompts; [`mask_generator`]: everything in a picture;
 //! - [`encoders`], [`prompt_encoder`], [`transformer`], [`mask_decoder`], [`model`]: the model's parts, one file each;
-//! - [`cpu_decoder`]: the decoder once more, for speed on the processor.
+//! - [`cpu_decoder`], [`cpu_encoder`]: the decoder and the convolutional encoders once more, for speed on the processor.
 
 pub mod checkpoint;
 pub mod cpu_decoder;
+pub mod cpu_encoder;
 pub mod encoders;
 pub mod engine;
 mod error;

@@ -2,7 +2,7 @@
 
 mod input_gradient;
 mod shifted;
-mod slab;
+pub(crate) mod slab;
 mod weight_gradient;
 
 use crate::Conv2d;
@@ -46,7 +46,7 @@ pub fn conv2d_weight_gradient(s: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32])
 
 /// Into how many blocks of rows to cut an image of `rows` so that a block's slab of `channels * columns` floats per
 /// row fits the budget and `units` such images keep all threads busy.
-fn row_blocks(rows: usize, floats_per_row: usize, units: usize) -> usize {
+pub(crate) fn row_blocks(rows: usize, floats_per_row: usize, units: usize) -> usize {
     let fit = (rows * floats_per_row).div_ceil(BUDGET);
     let busy = (2 * rayon::current_num_threads()).div_ceil(units.max(1));
     fit.max(busy).clamp(1, rows.div_ceil(2).max(1))

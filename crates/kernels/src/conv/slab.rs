@@ -5,22 +5,22 @@
 //! whatever the stride, and one tap is one constant distance from the output's own place.
 
 /// Floats that one slab should stay under: half of a typical second-level cache.
-pub(super) const BUDGET: usize = 192 * 1024;
+pub(crate) const BUDGET: usize = 192 * 1024;
 
 /// The layout `[channel, phase down, phase across, row, column]`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Slab {
-    pub(super) phases: [usize; 2],
-    pub(super) rows: usize,
-    pub(super) columns: usize,
+pub(crate) struct Slab {
+    pub(crate) phases: [usize; 2],
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
     /// Distance between channels.
-    pub(super) channel: usize,
+    pub(crate) channel: usize,
     stride: [usize; 2],
 }
 
 impl Slab {
     /// Room for taps `0..kernel` around `rows` by `columns` outputs at this stride.
-    pub(super) fn new(kernel: [usize; 2], stride: [usize; 2], rows: usize, columns: usize) -> Self {
+    pub(crate) fn new(kernel: [usize; 2], stride: [usize; 2], rows: usize, columns: usize) -> Self {
         let phases = [kernel[0].min(stride[0]), kernel[1].min(stride[1])];
         let rows = rows + (kernel[0] - 1) / stride[0];
         let columns = columns + (kernel[1] - 1) / stride[1];
@@ -30,19 +30,19 @@ impl Slab {
     }
 
     /// Floats of `channels` and of what vectors may read past the last.
-    pub(super) fn len(&self, channels: usize) -> usize {
+    pub(crate) fn len(&self, channels: usize) -> usize {
         channels * self.channel + self.columns + 64
     }
 
     /// Distance of a tap from the output's own place.
-    pub(super) fn tap(&self, y: usize, x: usize) -> usize {
+    pub(crate) fn tap(&self, y: usize, x: usize) -> usize {
         let [down, across] = self.stride;
         ((y % down * self.phases[1] + x % across) * self.rows + y / down) * self.columns + x / across
     }
 
     /// Copies planes of `height` by `width` so that place 0 of phase 0 is row `top`, column `left`; what lies outside
     /// is zero.
-    pub(super) fn fill(
+    pub(crate) fn fill(
         &self,
         planes: &[f32],
         height: usize,

@@ -5,6 +5,7 @@ mod differences;
 mod gemm;
 mod pointwise;
 mod promises;
+mod ready;
 
 /// Reproducible numbers in [-1, 1].
 pub(crate) fn numbers(len: usize, seed: u64) -> Vec<f32> {

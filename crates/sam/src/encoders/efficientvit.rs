@@ -291,6 +291,11 @@ pub struct Block {
 }
 
 impl Block {
+    /// Whether the input is added.
+    pub fn residual(&self) -> bool {
+        self.residual
+    }
+
     /// Runs the block.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let y = match &self.main {
@@ -364,6 +369,11 @@ pub struct Middle {
 }
 
 impl SamNeck {
+    /// Side of the embedding.
+    pub fn out_size(&self) -> usize {
+        self.out_size
+    }
+
     /// Stage outputs, shallowest first, to `[batch, 256, 64, 64]`.
     pub fn forward(&self, stages: Vec<Tensor<4>>) -> Tensor<4> {
         let size = [self.out_size; 2];
