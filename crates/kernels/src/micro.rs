@@ -310,6 +310,14 @@ unsafe fn run<V: Vector, const M: usize, const N: usize>(outer: usize, inner: us
         // instructions become calls.
         let (mut sums, mut columns) = ([[V::splat(0.0); N]; M], [V::splat(0.0); N]);
         let rows: [usize; M] = std::array::from_fn(|i| a.rows[i]);
+        // Results lie in short stretches of many rows, which no prefetcher foresees; they come while the sums are made.
+        for i in 0..M {
+            V::prefetch(c.to.start.add(c.from + i * c.stride));
+            V::prefetch(c.to.start.add(c.from + i * c.stride + N * V::LANES - 1));
+            if N > 2 {
+                V::prefetch(c.to.start.add(c.from + i * c.stride + V::LANES));
+            }
+        }
         let mut at = a.data.as_ptr();
         match *b {
             B::Strided { data, step } => {

@@ -22,6 +22,23 @@ pub(crate) trait Vector: Copy {
     /// `self * b + c`
     unsafe fn fma(self, b: Self, c: Self) -> Self;
     unsafe fn add(self, b: Self) -> Self;
+    /// Asks for the cache line of this address, which need not be valid.
+    unsafe fn prefetch(of: *const f32);
+}
+
+/// Asks for the cache lines of a slice that will be read soon.
+#[inline(always)]
+pub(crate) fn prefetch(of: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in of.chunks(16) {
+        // SAFETY: part of every x86-64 processor, and it never faults.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = of;
 }
 
 /// Four floats in whatever the baseline has.
@@ -55,14 +72,17 @@ impl Vector for Portable {
     unsafe fn add(self, b: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] + b.0[i]))
     }
+    #[inline(always)]
+    unsafe fn prefetch(_: *const f32) {}
 }
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86 {
     use super::Vector;
     use std::arch::x86_64::{
-        __m256, __m512, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps,
-        _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps,
+        __m256, __m512, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+        _mm256_set1_ps, _mm256_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps,
+        _mm512_storeu_ps,
     };
 
     macro_rules! vector {
@@ -94,6 +114,11 @@ pub(crate) mod x86 {
                 unsafe fn add(self, b: Self) -> Self {
                     // SAFETY: as for `splat`.
                     unsafe { $add(self, b) }
+                }
+                #[inline(always)]
+                unsafe fn prefetch(of: *const f32) {
+                    // SAFETY: part of every x86-64 processor, and it never faults.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(of.cast()) }
                 }
             }
         };

@@ -11,19 +11,20 @@ use super::pointwise::Pointwise;
 use super::{BLOCK, blocks_of_rows, rows_of_block, spread_rows};
 use crate::Conv2d;
 use crate::conv::slab::Slab;
-use crate::isa::{Isa, Level};
-use crate::micro::{A, B, C, MAX_VECTORS, Output, tile, tile_rows};
+use crate::isa::{Isa, Level, for_each_isa};
+use crate::micro::{A, B, C, Output, tile, tile_rows};
 use crate::scratch::with_scratch;
-use crate::vector::{Portable, Vector};
+use crate::vector::{Portable, Vector, prefetch};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Side of a tile's results, and of the pixels they come from.
 const SIDE: usize = 4;
 const FROM: usize = 6;
 const PLACES: usize = FROM * FROM;
 
-/// Most rows of tiles in a task.
-const MOST_ROWS: usize = 8;
+/// Vectors of tiles in a panel: with three, SAM's 256 channels would not fit into the second-level cache.
+const ABREAST: usize = 2;
 
 #[derive(Debug)]
 pub(super) struct Winograd {
@@ -75,26 +76,22 @@ impl Winograd {
         then: Option<(&Pointwise, &Finish)>,
         y: &mut [f32],
     ) {
-        let (isa, lanes) = (self.isa, self.isa.lanes());
-        let panel = lanes * MAX_VECTORS;
+        let lanes = self.isa.lanes();
         let (down, across) = (s.height.div_ceil(SIDE), s.width.div_ceil(SIDE));
-        // Rows of tiles that are no whole number of vectors: the gap between rows of the slab is a tile too, and dropped.
+        // Rows of tiles that are no whole number of vectors: a gap between rows is a tile too, and dropped.
         let width = if across.is_multiple_of(lanes) { across } else { across + 1 };
-        // As many rows in a task as leave the fewest places of its last panel empty.
-        let waste = |rows: usize| ((rows * width).next_multiple_of(panel) - rows * width) * 1000 / rows;
-        let rows = (1..=MOST_ROWS.min(down)).min_by_key(|&rows| waste(rows)).unwrap_or(1);
+        let (all, panel) = (down * width, lanes * ABREAST);
         let to = Output::new(y);
-        (0..down.div_ceil(rows)).into_par_iter().for_each(|task| {
-            let first = task * rows;
-            let tiles = Tiles { isa, s, first, rows: rows.min(down - first), across, width };
-            // SAFETY: the tasks write disjoint rows of y, which is borrowed until all are done.
-            unsafe { self.rows(&tiles, x, finish, then, to) };
+        (0..all.div_ceil(panel)).into_par_iter().for_each(|task| {
+            let tiles = Tiles::new(self.isa, s, width, task * panel..all.min((task + 1) * panel));
+            // SAFETY: the tasks write disjoint tiles of y, which is borrowed until all are done.
+            unsafe { self.panel(&tiles, x, finish, then, to) };
         });
     }
 
     /// # Safety
-    /// Nobody else touches the rows of these tiles meanwhile.
-    unsafe fn rows(
+    /// Nobody else touches these tiles of the result meanwhile.
+    unsafe fn panel(
         &self,
         tiles: &Tiles,
         x: &[f32],
@@ -102,94 +99,79 @@ impl Winograd {
         then: Option<(&Pointwise, &Finish)>,
         to: Output,
     ) {
-        let (isa, lanes, s) = (self.isa, self.isa.lanes(), tiles.s);
-        let (ci, co) = (s.in_channels, s.out_channels);
-        let panel = lanes * MAX_VECTORS;
-        let slab = Slab::new([FROM; 2], [SIDE; 2], tiles.rows, tiles.across);
-        let table: [usize; PLACES] = std::array::from_fn(|i| slab.tap(i / FROM, i % FROM));
+        let (isa, lanes) = (self.isa, self.isa.lanes());
+        let (ci, co) = (tiles.s.in_channels, tiles.s.out_channels);
+        let panel = lanes * ABREAST;
         let kept = BLOCK.min(co.next_multiple_of(tile_rows(isa)));
-        // What vectors read past the last channel's last tile.
-        let room = ci * slab.channel + table.iter().max().unwrap_or(&0) + panel;
-        // Results of a panel for what comes then: line by line, each of all its tiles.
+        // Places lie so far apart that a tile's 36 do not fall on one another in the cache.
+        let apart = [ci * panel, kept * panel].map(spread_rows);
+        // Results for what comes then.
         let stride = spread_rows(SIDE * SIDE * panel);
         let middle = then.map_or([0, 0], |(project, _)| [kept * stride, project.rows * stride]);
-        with_scratch(room + PLACES * panel * (ci + kept) + middle[0] + middle[1], |space| {
-            let (data, space) = space.split_at_mut(room);
-            let (pixels, space) = space.split_at_mut(PLACES * panel * ci);
-            let (products, space) = space.split_at_mut(PLACES * panel * kept);
+        with_scratch(PLACES * (apart[0] + apart[1]) + middle[0] + middle[1], |space| {
+            let (pixels, space) = space.split_at_mut(PLACES * apart[0]);
+            let (products, space) = space.split_at_mut(PLACES * apart[1]);
             let (results, sums) = space.split_at_mut(middle[0]);
-            let top = (tiles.first * SIDE) as isize - 1;
-            slab.fill(x, s.height, s.width, top, -1, data);
-            let vectors = (tiles.rows * tiles.width).div_ceil(lanes);
-            for begin in (0..vectors).step_by(MAX_VECTORS) {
-                let count = MAX_VECTORS.min(vectors - begin);
-                for v in 0..count {
-                    let n = (begin + v) * lanes;
-                    let start = n / tiles.width * slab.columns + n % tiles.width;
-                    for channel in 0..ci {
-                        let from = &data[channel * slab.channel + start..];
-                        to_places(isa, from, &table, &mut pixels[channel * panel + v * lanes..], ci * panel);
-                    }
-                }
-                for first in (0..co).step_by(BLOCK) {
-                    let channels = first..co.min(first + BLOCK);
-                    self.multiply(channels.clone(), ci, count, kept, pixels, products);
-                    let mut lines = [0f32; SIDE * SIDE * 16];
-                    for (i, channel) in channels.clone().enumerate() {
-                        for v in 0..count {
-                            from_places(isa, &products[i * panel + v * lanes..], kept * panel, &mut lines);
-                            if then.is_none() {
-                                let line = |line: usize| &lines[line * SIDE * lanes..][..SIDE * lanes];
-                                // SAFETY: the rows of the result are the caller's.
-                                unsafe { tiles.write((begin + v) * lanes, line, channel, finish, to) };
-                                continue;
-                            }
-                            for (line, from) in lines.chunks_exact(SIDE * lanes).take(SIDE).enumerate() {
-                                let at = i * stride + line * SIDE * panel + v * SIDE * lanes;
-                                results[at..][..SIDE * lanes].copy_from_slice(from);
-                            }
-                        }
+            let vectors = tiles.count.div_ceil(lanes);
+            tiles.transform(x, pixels, apart[0]);
+            for first in (0..co).step_by(BLOCK) {
+                let channels = first..co.min(first + BLOCK);
+                self.multiply(channels.clone(), ci, vectors, apart, pixels, products);
+                let mut tile_results = [0f32; SIDE * SIDE * 16];
+                for (i, channel) in channels.clone().enumerate() {
+                    for v in 0..vectors {
+                        let from = &products[i * panel + v * lanes..];
                         if then.is_some() {
-                            finish.here(isa, channel, &mut results[i * stride..][..SIDE * SIDE * panel]);
+                            let to = i * stride + v * SIDE * SIDE * lanes;
+                            from_places(isa, from, apart[1], &mut results[to..]);
+                            continue;
                         }
+                        from_places(isa, from, apart[1], &mut tile_results);
+                        // SAFETY: these tiles of the result are the caller's.
+                        unsafe { tiles.write(v, &tile_results, channel, finish, to) };
                     }
-                    if let Some((project, _)) = then {
-                        project.add_block(channels, results, stride, SIDE * SIDE * MAX_VECTORS, sums);
+                    if then.is_some() {
+                        finish.here(
+                            isa,
+                            channel,
+                            &mut results[i * stride..][..SIDE * SIDE * vectors * lanes],
+                        );
                     }
                 }
-                let Some((_, last)) = then else { continue };
-                for (channel, sums) in sums.chunks_exact(stride).take(last.bias.len()).enumerate() {
-                    for v in 0..count {
-                        let line =
-                            |line: usize| &sums[line * SIDE * panel + v * SIDE * lanes..][..SIDE * lanes];
-                        // SAFETY: as above.
-                        unsafe { tiles.write((begin + v) * lanes, line, channel, last, to) };
-                    }
+                if let Some((project, _)) = then {
+                    project.add_block(channels, results, stride, SIDE * SIDE * vectors, sums);
+                }
+            }
+            let Some((_, last)) = then else { return };
+            for (channel, sums) in sums.chunks_exact(stride).take(last.bias.len()).enumerate() {
+                for v in 0..vectors {
+                    // SAFETY: as above.
+                    unsafe { tiles.write(v, &sums[v * SIDE * SIDE * lanes..], channel, last, to) };
                 }
             }
         });
     }
 
-    /// `M = U V` for a block of output channels: `pixels` `[place, ci, panel]` to `products` `[place, kept, panel]`.
+    /// `M = U V` for a block of output channels: for each place `pixels` `[ci, panel]` to `products` `[block, panel]`; places lie `apart`.
     fn multiply(
         &self,
-        channels: std::ops::Range<usize>,
+        channels: Range<usize>,
         ci: usize,
         vectors: usize,
-        kept: usize,
+        apart: [usize; 2],
         pixels: &[f32],
         products: &mut [f32],
     ) {
         let unit = tile_rows(self.isa);
-        let panel = self.isa.lanes() * MAX_VECTORS;
+        let panel = self.isa.lanes() * ABREAST;
         let padded = channels.len().next_multiple_of(unit);
         let weight = &self.weight[PLACES * channels.start * ci..][..PLACES * padded * ci];
         let products = Output::new(products);
         for (place, weight) in weight.chunks_exact(padded * ci).enumerate() {
-            let b = B::Strided { data: &pixels[place * ci * panel..][..ci * panel], step: panel };
+            let b = B::Strided { data: &pixels[place * apart[0]..][..ci * panel], step: panel };
             for i0 in (0..padded).step_by(unit) {
                 let a = A { data: &weight[i0 * ci..], rows: rows_of_block(), step: unit, skip: 0 };
-                let from = (place * kept + i0) * panel;
+                let from = place * apart[1] + i0 * panel;
                 let c = C { to: products, from, stride: panel, accumulate: false };
                 // SAFETY: the products are borrowed by this call alone.
                 unsafe { tile(self.isa, unit, vectors, 1, ci, &a, &b, &c) };
@@ -198,49 +180,154 @@ impl Winograd {
     }
 }
 
-/// Some rows of tiles.
+/// A panel of tiles.
 struct Tiles<'a> {
     isa: Isa,
     s: &'a Conv2d,
-    first: usize,
-    rows: usize,
-    /// Tiles in a row, without and with the gap.
-    across: usize,
+    /// Tiles in a row, with the gap.
     width: usize,
+    /// The first, and how many there are.
+    first: usize,
+    count: usize,
+    /// The rows of tiles that they lie in, and the columns: of several rows all.
+    rows: Range<usize>,
+    columns: Range<usize>,
+    slab: Slab,
 }
 
-impl Tiles<'_> {
-    /// Writes what lies within the picture of a vector of tiles, from tile `n` on, whose results are four lines.
-    ///
-    /// # Safety
-    /// Nobody else touches these rows of the channel meanwhile.
-    unsafe fn write<'l>(
-        &self,
-        n: usize,
-        lines: impl Fn(usize) -> &'l [f32],
-        channel: usize,
-        finish: &Finish,
-        to: Output,
-    ) {
-        let (lanes, s) = (self.isa.lanes(), self.s);
-        let mut done = 0;
-        while done < lanes {
-            let (row, column) = ((n + done) / self.width, (n + done) % self.width);
-            if row >= self.rows {
-                return;
-            }
-            let run = (self.width - column).min(lanes - done);
-            let x = column * SIDE;
-            let len = (run * SIDE).min(s.width.saturating_sub(x));
-            for line in 0..SIDE {
-                let y = (self.first + row) * SIDE + line;
-                if len > 0 && y < s.height {
-                    let at = (channel * s.height + y) * s.width + x;
-                    // SAFETY: the caller's promise.
-                    unsafe { finish.copy(self.isa, channel, &lines(line)[done * SIDE..][..len], to, at) };
+impl<'a> Tiles<'a> {
+    fn new(isa: Isa, s: &'a Conv2d, width: usize, tiles: Range<usize>) -> Self {
+        let rows = tiles.start / width..(tiles.end - 1) / width + 1;
+        let across = s.width.div_ceil(SIDE);
+        let columns = match rows.len() {
+            1 => tiles.start % width..((tiles.end - 1) % width + 1).min(across),
+            _ => 0..across,
+        };
+        let slab = Slab::new([FROM; 2], [SIDE; 2], rows.len(), columns.len());
+        Self { isa, s, width, first: tiles.start, count: tiles.len(), rows, columns, slab }
+    }
+
+    /// The lines of the picture that are needed, and where each lies within a channel.
+    fn lines(&self) -> impl Iterator<Item = (usize, Option<usize>)> + '_ {
+        let needed = 0..self.rows.len() * SIDE + FROM - SIDE;
+        needed.map(|line| {
+            let y = (self.rows.start * SIDE + line).checked_sub(1);
+            (line, y.filter(|&y| y < self.s.height).map(|y| y * self.s.width))
+        })
+    }
+
+    /// `V = B^T d B` of all tiles and channels: for each place, `stride` apart, `[channel, panel]`.
+    fn transform(&self, x: &[f32], pixels: &mut [f32], stride: usize) {
+        let (s, slab, lanes) = (self.s, &self.slab, self.isa.lanes());
+        let panel = lanes * ABREAST;
+        let table: [usize; PLACES] = std::array::from_fn(|i| slab.tap(i / FROM, i % FROM));
+        let starts: Vec<usize> = (self.first..self.first + self.count)
+            .step_by(lanes)
+            .map(|n| (n / self.width - self.rows.start) * slab.columns + n % self.width - self.columns.start)
+            .collect();
+        let plane = s.height * s.width;
+        let (left, right) = (self.columns.start * SIDE, (self.columns.end * SIDE + 1).min(s.width));
+        // With what vectors read past the last tile.
+        with_scratch(slab.channel + table.iter().max().unwrap_or(&0) + panel, |data| {
+            for (channel, picture) in x.chunks_exact(plane).enumerate() {
+                for (line, start) in self.lines() {
+                    // The four phases of a line lie a fixed distance apart.
+                    let (to, distance) = (slab.tap(line, 0), slab.tap(0, 1));
+                    let phases = &mut data[to..][..3 * distance + slab.columns];
+                    let Some(start) = start else {
+                        phases.chunks_mut(distance).for_each(|phase| phase[..slab.columns].fill(0.0));
+                        continue;
+                    };
+                    // It takes long until a line of the next channel is here: its place is far away.
+                    if let Some(next) =
+                        x.get((channel + 1) * plane + start + left..(channel + 1) * plane + start + right)
+                    {
+                        prefetch(next);
+                    }
+                    let before = if left > 0 { picture[start + left - 1] } else { 0.0 };
+                    deal(
+                        self.isa,
+                        before,
+                        &picture[start + left..start + right],
+                        phases,
+                        distance,
+                        slab.columns,
+                    );
+                }
+                for (v, &start) in starts.iter().enumerate() {
+                    let to = &mut pixels[channel * panel + v * lanes..];
+                    to_places(self.isa, &data[start..], &table, to, stride);
                 }
             }
-            done += run;
+        });
+    }
+
+    /// Writes what lies within the picture of vector `v` of the tiles: `results` are `[line, column][lanes]`.
+    ///
+    /// # Safety
+    /// Nobody else touches these tiles of the channel meanwhile.
+    unsafe fn write(&self, v: usize, results: &[f32], channel: usize, finish: &Finish, to: Output) {
+        let (lanes, s) = (self.isa.lanes(), self.s);
+        let tiles = self.first + v * lanes..self.first + self.count.min((v + 1) * lanes);
+        let mut pixels = [0f32; SIDE * 16];
+        for (line, from) in results.chunks_exact(SIDE * lanes).take(SIDE).enumerate() {
+            gather(self.isa, from, &mut pixels[..SIDE * lanes]);
+            let mut n = tiles.start;
+            while n < tiles.end {
+                let (row, column) = (n / self.width, n % self.width);
+                let run = (self.width - column).min(tiles.end - n);
+                let (x, y) = (column * SIDE, row * SIDE + line);
+                let len = (run * SIDE).min(s.width.saturating_sub(x));
+                if len > 0 && y < s.height {
+                    let at = (channel * s.height + y) * s.width + x;
+                    let pixels = &pixels[(n - tiles.start) * SIDE..][..len];
+                    // SAFETY: the caller's promise.
+                    unsafe { finish.copy(self.isa, channel, pixels, to, at) };
+                }
+                n += run;
+            }
+        }
+    }
+}
+
+for_each_isa! {
+    /// Element `i` of `before` and `from` after it goes to place `i / 4` of phase `i % 4`; the rest of the places become zero.
+    fn deal<F>(isa, before: f32, from: &[f32], to: &mut [f32], distance: usize, columns: usize) {
+        let (first, rest) = to.split_at_mut(distance);
+        let (second, rest) = rest.split_at_mut(distance);
+        let (third, fourth) = rest.split_at_mut(distance);
+        let (first, second, third) = (&mut first[..columns], &mut second[..columns], &mut third[..columns]);
+        let begin = from.len().min(SIDE - 1);
+        let (from_start, rest) = from.split_at(begin);
+        let count = (rest.len() / SIDE).min(columns - 1);
+        let (fours, last) = rest.split_at(count * SIDE);
+        let places = first[1..].iter_mut().zip(&mut second[1..]).zip(&mut third[1..]).zip(&mut fourth[1..]);
+        for ((((first, second), third), fourth), from) in places.zip(fours.chunks_exact(SIDE)) {
+            (*first, *second, *third, *fourth) = (from[0], from[1], from[2], from[3]);
+        }
+        first[0] = before;
+        for (phase, to) in [first, second, third, fourth].into_iter().enumerate() {
+            if phase > 0 {
+                to[0] = from_start.get(phase - 1).copied().unwrap_or(0.0);
+            }
+            if let Some((next, after)) = to[1 + count..].split_first_mut() {
+                *next = last.get(phase).copied().unwrap_or(0.0);
+                after.fill(0.0);
+            }
+        }
+    }
+}
+
+for_each_isa! {
+    /// `[column][lanes]` to the columns of one tile after the other.
+    fn gather<F>(isa, from: &[f32], to: &mut [f32]) {
+        let lanes = from.len() / SIDE;
+        let (first, rest) = from.split_at(lanes);
+        let (second, rest) = rest.split_at(lanes);
+        let (third, fourth) = rest.split_at(lanes);
+        let columns = first.iter().zip(second).zip(third).zip(fourth);
+        for (to, (((first, second), third), fourth)) in to.chunks_exact_mut(SIDE).zip(columns) {
+            (to[0], to[1], to[2], to[3]) = (*first, *second, *third, *fourth);
         }
     }
 }
@@ -264,10 +351,14 @@ fn to_places(isa: Isa, from: &[f32], table: &[usize; PLACES], to: &mut [f32], st
     }
 }
 
-/// `Y = A^T M A` of a vector of tiles: place `i` lies at `from[i * stride]`; `to` gets four lines of the tiles' results.
-fn from_places(isa: Isa, from: &[f32], stride: usize, to: &mut [f32; SIDE * SIDE * 16]) {
-    assert!((PLACES - 1) * stride + isa.lanes() <= from.len(), "products of tiles out of range");
-    // SAFETY: as above; `to` has room for the longest vectors.
+/// `Y = A^T M A` of a vector of tiles: place `i` lies at `from[i * stride]`; `to` becomes `[line, column][lanes]`.
+fn from_places(isa: Isa, from: &[f32], stride: usize, to: &mut [f32]) {
+    let lanes = isa.lanes();
+    assert!(
+        (PLACES - 1) * stride + lanes <= from.len() && SIDE * SIDE * lanes <= to.len(),
+        "products of tiles out of range"
+    );
+    // SAFETY: as above.
     unsafe {
         match isa.level() {
             #[cfg(target_arch = "x86_64")]
@@ -295,14 +386,14 @@ unsafe fn to_places_avx2(from: &[f32], table: &[usize; PLACES], to: &mut [f32], 
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
-unsafe fn from_places_avx512(from: &[f32], stride: usize, to: &mut [f32; SIDE * SIDE * 16]) {
+unsafe fn from_places_avx512(from: &[f32], stride: usize, to: &mut [f32]) {
     // SAFETY: the caller's promise, passed on.
     unsafe { back::<std::arch::x86_64::__m512>(from, stride, to) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn from_places_avx2(from: &[f32], stride: usize, to: &mut [f32; SIDE * SIDE * 16]) {
+unsafe fn from_places_avx2(from: &[f32], stride: usize, to: &mut [f32]) {
     // SAFETY: the caller's promise, passed on.
     unsafe { back::<std::arch::x86_64::__m256>(from, stride, to) }
 }
@@ -373,8 +464,8 @@ unsafe fn back_line<V: Vector>(m: [V; FROM]) -> [V; SIDE] {
 }
 
 #[inline(always)]
-unsafe fn back<V: Vector>(from: &[f32], stride: usize, to: &mut [f32; SIDE * SIDE * 16]) {
-    // SAFETY: `from_places` checked every place; `to` holds four lines of four results for each of at most 16 tiles.
+unsafe fn back<V: Vector>(from: &[f32], stride: usize, to: &mut [f32]) {
+    // SAFETY: `from_places` checked every place and result.
     unsafe {
         let mut rows = [[V::splat(0.0); FROM]; SIDE];
         for x in 0..FROM {
@@ -387,15 +478,9 @@ unsafe fn back<V: Vector>(from: &[f32], stride: usize, to: &mut [f32; SIDE * SID
                 row[x] = value;
             }
         }
-        for (line, row) in to.chunks_exact_mut(SIDE * V::LANES).zip(rows) {
-            let mut columns = [[0f32; 16]; SIDE];
-            for (column, value) in columns.iter_mut().zip(back_line(row)) {
-                value.store(column.as_mut_ptr());
-            }
-            for (n, tile) in line.chunks_exact_mut(SIDE).enumerate() {
-                for (value, column) in tile.iter_mut().zip(&columns) {
-                    *value = column[n];
-                }
+        for (y, row) in rows.into_iter().enumerate() {
+            for (x, value) in back_line(row).into_iter().enumerate() {
+                value.store(to.as_mut_ptr().add((y * SIDE + x) * V::LANES));
             }
         }
     }
