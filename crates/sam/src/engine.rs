@@ -226,13 +226,13 @@ impl Engine for BurnEngine {
     fn encode(&self, pixels: HostTensor) -> Result<Embedding, SamError> {
         let size = self.preprocess.size as usize;
         pixels.expect("picture", &[1, 3, size, size])?;
-        if let Some(encoder) = &self.cpu_encoder {
-            let map = encoder.forward([size; 2], pixels.values);
-            let shape = vec![1, map.channels, map.size[0], map.size[1]];
-            return Ok(Embedding { image: HostTensor::new(shape, map.values)?, hq_features: None });
-        }
-        let pixels = Tensor::from_data(TensorData::new(pixels.values, pixels.shape), &self.device);
-        let encoded = self.model.encode(pixels);
+        let encoded = match &self.cpu_encoder {
+            Some(encoder) => encoder.forward([size; 2], pixels.values).into_burn(&self.device),
+            None => {
+                let pixels = TensorData::new(pixels.values, pixels.shape);
+                self.model.encode(Tensor::from_data(pixels, &self.device))
+            }
+        };
         let hq_features = self.model.mask_decoder.hq_features(&encoded);
         Ok(Embedding {
             image: HostTensor::from_burn(encoded.embedding)?,

@@ -16,11 +16,11 @@ const BUDGET: usize = 320 * 1024;
 /// Fewest rows of a strip, as long as there are more: the rows around it are made twice.
 const FEWEST_ROWS: usize = 4;
 
-/// A convolution and then a pointwise one, as in EfficientViT's fused MBConv: `x` `[channels, height, width]` into `y`, plus `add`
+/// A convolution and then a pointwise one, as in EfficientViT's fused MBConv or, if the first is pointwise too, a transformer's MLP: `x` `[channels, height, width]` into `y`, plus `add`
 /// of its size.
 ///
 /// # Panics
-/// When a length does not fit, the second is not pointwise, or either has groups.
+/// When a length does not fit, the second is not pointwise, or either has groups (or the first is depthwise).
 pub fn fused_block(
     first: &ReadyConv,
     last: &ReadyConv,
@@ -42,9 +42,19 @@ pub fn fused_block(
     match &first.way {
         Way::Winograd(way) => way.forward(&shape, x, &finish, then, y),
         Way::Spatial(way) if shape.groups == 1 => way.forward(&shape, x, &finish, then, y),
-        _ => panic!(
-            "a fused block begins with a convolution over several pixels and without groups, got {shape:?}"
-        ),
+        Way::Pointwise(way) if shape.groups == 1 => {
+            let block = Inverted {
+                expand: way,
+                depthwise: None,
+                project,
+                finish: [finish, last.finish(add)],
+                shape: &shape,
+                middle: &shape,
+                x,
+            };
+            block.run(rows, y);
+        }
+        _ => panic!("a fused block begins with a convolution without groups, got {shape:?}"),
     }
 }
 
@@ -75,19 +85,14 @@ pub fn inverted_block(
     };
     let block = Inverted {
         expand: expand.pointwise(),
-        depthwise: way,
+        depthwise: Some((way, depthwise.finish(None))),
         project: last.pointwise(),
-        finish: [expand.finish(None), depthwise.finish(None), last.finish(add)],
+        finish: [expand.finish(None), last.finish(add)],
         shape: &shape,
         middle: &middle,
         x,
     };
-    let rows = block.rows_of_a_strip(oh);
-    let to = Output::new(y);
-    (0..oh.div_ceil(rows)).into_par_iter().for_each(|strip| {
-        // SAFETY: the tasks write disjoint rows of y, which is borrowed until all are done.
-        unsafe { block.strip(strip * rows..oh.min((strip + 1) * rows), to) };
-    });
+    block.run(oh, y);
 }
 
 fn expect_room(last: &ReadyConv, [rows, columns]: [usize; 2], add: Option<&[f32]>, y: &[f32]) {
@@ -110,19 +115,29 @@ impl ReadyConv {
     }
 }
 
+/// A pointwise convolution, perhaps a depthwise one, and a pointwise one.
 struct Inverted<'a> {
     expand: &'a Pointwise,
-    depthwise: &'a Depthwise,
+    depthwise: Option<(&'a Depthwise, Finish<'a>)>,
     project: &'a Pointwise,
-    /// Of the three.
-    finish: [Finish<'a>; 3],
-    /// Of the first and of the middle one.
+    /// Of the first and of the last.
+    finish: [Finish<'a>; 2],
+    /// Of the first and of the middle one, or of the first again.
     shape: &'a Conv2d,
     middle: &'a Conv2d,
     x: &'a [f32],
 }
 
 impl Inverted<'_> {
+    fn run(&self, rows: usize, y: &mut [f32]) {
+        let each = self.rows_of_a_strip(rows);
+        let to = Output::new(y);
+        (0..rows.div_ceil(each)).into_par_iter().for_each(|strip| {
+            // SAFETY: the tasks write disjoint rows of y, which is borrowed until all are done.
+            unsafe { self.strip(strip * each..rows.min((strip + 1) * each), to) };
+        });
+    }
+
     /// Rows of the picture that rows `to` of the result come from.
     fn reach(&self, to: &Range<usize>) -> Range<usize> {
         let s = self.middle;
@@ -141,7 +156,8 @@ impl Inverted<'_> {
         let [wide, narrow] = self.strides(from, to);
         let panel = self.expand.isa.lanes() * MAX_VECTORS;
         let picture = (from.len() * self.middle.width).next_multiple_of(panel) * self.expand.depth;
-        [picture, BLOCK * wide, BLOCK * narrow, self.project.rows * narrow]
+        let gathered = if self.depthwise.is_some() { BLOCK * narrow } else { 0 };
+        [picture, BLOCK * wide, gathered, self.project.rows * narrow]
     }
 
     /// As many rows as fit the budget; fewer, where not every thread would have work.
@@ -164,7 +180,7 @@ impl Inverted<'_> {
         let [oh, ow] = self.middle.output();
         let [wide, narrow] = self.strides(&from, &to);
         let [picture, expanded, gathered, sums] = self.floats(&from, &to);
-        let (width, hidden) = (self.middle.width, self.middle.in_channels);
+        let (width, hidden) = (self.middle.width, self.project.depth);
         let (pixels, results) = (from.len() * width, to.len() * ow);
         let view = View::new(self.middle, to.clone(), from.clone());
         let panel = lanes * MAX_VECTORS;
@@ -189,21 +205,23 @@ impl Inverted<'_> {
                         unsafe { tile(isa, unit, vectors, 1, self.expand.depth, &a, &b, &c) };
                     }
                 }
-                for ((channel, from), into) in block
-                    .clone()
-                    .zip(wide_rows.chunks_exact_mut(wide))
-                    .zip(narrow_rows.chunks_exact_mut(narrow))
-                {
-                    let from = &mut from[..pixels];
-                    self.finish[0].here(isa, channel, from);
-                    self.depthwise.rows(&view, channel, from, |row, sums| {
+                for (channel, row) in block.clone().zip(wide_rows.chunks_exact_mut(wide)) {
+                    self.finish[0].here(isa, channel, &mut row[..pixels]);
+                }
+                let Some((depthwise, finish)) = &self.depthwise else {
+                    self.project.add_block(block, wide_rows, wide, pixels.div_ceil(lanes), sums);
+                    continue;
+                };
+                let rows = wide_rows.chunks_exact(wide).zip(narrow_rows.chunks_exact_mut(narrow));
+                for (channel, (from, into)) in block.clone().zip(rows) {
+                    depthwise.rows(&view, channel, &from[..pixels], |row, sums| {
                         into[row * ow..][..ow].copy_from_slice(sums);
                     });
-                    self.finish[1].here(isa, channel, &mut into[..results]);
+                    finish.here(isa, channel, &mut into[..results]);
                 }
                 self.project.add_block(block, narrow_rows, narrow, results.div_ceil(lanes), sums);
             }
-            let last = &self.finish[2];
+            let last = &self.finish[1];
             for (channel, row) in sums.chunks_exact(narrow).take(last.bias.len()).enumerate() {
                 // SAFETY: the caller's promise.
                 unsafe { last.copy(isa, channel, &row[..results], y, (channel * oh + to.start) * ow) };

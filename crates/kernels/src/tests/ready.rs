@@ -137,6 +137,12 @@ fn blocks() {
                 close(&format!("fused {size:?} {ci} {hidden} {co} {stride} {isa:?}"), &found, &wanted, 2e-3);
 
                 let expand = conv(ci, hidden, 1, 1, 1, isa, Activation::Relu, 11);
+                if stride == 1 {
+                    found.fill(f32::NAN);
+                    crate::fused_block(&expand, &last, size, &x, Some(&add), &mut found);
+                    let wanted = one_by_one(&[&expand, &last], size, &x, &add);
+                    close(&format!("pair {size:?} {ci} {hidden} {co} {isa:?}"), &found, &wanted, 2e-3);
+                }
                 let depthwise = conv(hidden, hidden, hidden, 3, stride, isa, Activation::GeluTanh, 13);
                 found.fill(f32::NAN);
                 crate::inverted_block(&expand, &depthwise, &last, size, &x, Some(&add), &mut found);

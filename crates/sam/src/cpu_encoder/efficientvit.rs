@@ -1,12 +1,12 @@
 //! [`EfficientVit`] made ready.
 
-use kirie_kernels::{Activation, Gemm, ReadyConv, activation_part, fused_block, gemm_part, inverted_block};
+use kirie_kernels::{Activation, Gemm, ReadyConv, activation_part, fused_block, inverted_block};
 use kirie_nn::LiteMla;
 use kirie_nn::resize::Interpolation;
 use rayon::prelude::*;
 
-use super::weights::{conv, conv_norm, values};
-use super::{Map, Spare};
+use super::weights::{Norm, conv, conv_norm};
+use super::{Map, Spare, apply, multiply, product};
 use crate::SamError;
 use crate::encoders::efficientvit::{Block, EfficientVit, Main, Op};
 
@@ -18,9 +18,7 @@ pub(super) struct EfficientVitPlan {
     middle: Vec<Step>,
     output_ops: Vec<ReadyConv>,
     out_size: usize,
-    gamma: Vec<f32>,
-    beta: Vec<f32>,
-    epsilon: f32,
+    norm: Norm,
 }
 
 enum Step {
@@ -59,9 +57,7 @@ impl EfficientVitPlan {
             middle: neck.middle.op_list.iter().map(Step::block).collect::<Result<_, _>>()?,
             output_ops: neck.output_ops.iter().map(sequence).collect::<Result<_, _>>()?,
             out_size: neck.out_size(),
-            gamma: values(encoder.norm.weight.val())?,
-            beta: values(encoder.norm.bias.val())?,
-            epsilon: encoder.norm.epsilon() as f32,
+            norm: Norm::of_pixels(&encoder.norm)?,
         })
     }
 
@@ -80,7 +76,7 @@ impl EfficientVitPlan {
             }
         }
         spare.give(x);
-        let mut x = sum.unwrap_or_else(|| spare.take(self.gamma.len(), [self.out_size; 2]));
+        let mut x = sum.unwrap_or_else(|| spare.take(self.norm.gamma.len(), [self.out_size; 2]));
         for step in &self.middle {
             let y = step.forward(&x, spare);
             spare.give(std::mem::replace(&mut x, y));
@@ -89,10 +85,7 @@ impl EfficientVitPlan {
             let y = apply(op, &x, None, spare);
             spare.give(std::mem::replace(&mut x, y));
         }
-        let mut y = spare.take(x.channels, x.size);
-        let shape = [1, x.channels, x.size[0] * x.size[1]];
-        kirie_kernels::layer_norm_2d(shape, &x.values, &self.gamma, &self.beta, self.epsilon, &mut y.values);
-        y
+        self.norm.forward(&x, spare)
     }
 
     /// Adds a stage's share to the sum at the embedding's size.
@@ -121,21 +114,6 @@ impl EfficientVitPlan {
         );
         spare.give(small);
     }
-}
-
-fn product(m: usize, k: usize, n: usize) -> Gemm {
-    Gemm { m, k, n, a_transposed: false, b_transposed: false, accumulate: false }
-}
-
-/// A product of matrices whose rows lie one behind the other, on this thread.
-fn multiply(s: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) {
-    gemm_part(s, kirie_kernels::Rows::contiguous(s), a, b, c);
-}
-
-fn apply(op: &ReadyConv, x: &Map, add: Option<&Map>, spare: &mut Spare) -> Map {
-    let mut y = spare.take(op.channels()[1], op.output(x.size));
-    op.forward(x.size, &x.values, add.map(|add| add.values.as_slice()), &mut y.values);
-    y
 }
 
 impl Step {

@@ -5,14 +5,23 @@
 mod efficientvit;
 #[cfg(test)]
 mod tests;
+mod tiny_vit;
 mod weights;
 
 use crate::SamError;
-use crate::encoders::ImageEncoder;
+use crate::encoders::{EncoderOutput, ImageEncoder};
+use burn::tensor::{Device, Tensor, TensorData};
 use efficientvit::EfficientVitPlan;
+use kirie_kernels::{Gemm, ReadyConv, gemm_part};
+use tiny_vit::TinyVitPlan;
 
 /// An encoder's parameters, ready for use.
-pub struct CpuEncoder(EfficientVitPlan);
+pub struct CpuEncoder(Plan);
+
+enum Plan {
+    EfficientVit(EfficientVitPlan),
+    TinyVit(TinyVitPlan),
+}
 
 impl std::fmt::Debug for CpuEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -26,15 +35,42 @@ impl CpuEncoder {
     /// # Errors
     /// Parameters that cannot be read.
     pub fn new(encoder: &ImageEncoder) -> Result<Option<Self>, SamError> {
-        match encoder {
-            ImageEncoder::EfficientVit(encoder) => Ok(Some(Self(EfficientVitPlan::new(encoder)?))),
-            ImageEncoder::TinyVit(_) | ImageEncoder::Vit(_) => Ok(None),
-        }
+        Ok(match encoder {
+            ImageEncoder::EfficientVit(encoder) => {
+                Some(Self(Plan::EfficientVit(EfficientVitPlan::new(encoder)?)))
+            }
+            ImageEncoder::TinyVit(encoder) => Some(Self(Plan::TinyVit(TinyVitPlan::new(encoder)?))),
+            ImageEncoder::Vit(_) => None,
+        })
     }
 
-    /// `pixels` `[3, height, width]`, normalised and padded, to the embedding `[channels, side, side]`.
-    pub fn forward(&self, size: [usize; 2], pixels: Vec<f32>) -> Map {
-        self.0.forward(Map { channels: 3, size, values: pixels })
+    /// `pixels` `[3, height, width]`, normalised and padded, to the embedding.
+    pub fn forward(&self, size: [usize; 2], pixels: Vec<f32>) -> Encoded {
+        let x = Map { channels: 3, size, values: pixels };
+        match &self.0 {
+            Plan::EfficientVit(plan) => Encoded { embedding: plan.forward(x), early: None },
+            Plan::TinyVit(plan) => plan.forward(x),
+        }
+    }
+}
+
+/// See [`EncoderOutput`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Encoded {
+    /// The embedding.
+    pub embedding: Map,
+    /// An early map, where the encoder has one.
+    pub early: Option<Map>,
+}
+
+impl Encoded {
+    /// As tensors of a device.
+    pub fn into_burn(self, device: &Device) -> EncoderOutput {
+        let tensor = |map: Map| {
+            let [height, width] = map.size;
+            Tensor::from_data(TensorData::new(map.values, [1, map.channels, height, width]), device)
+        };
+        EncoderOutput { embedding: tensor(self.embedding), early: self.early.map(tensor) }
     }
 }
 
@@ -68,4 +104,19 @@ impl Spare {
     fn give(&mut self, map: Map) {
         self.0.push(map.values);
     }
+}
+
+fn product(m: usize, k: usize, n: usize) -> Gemm {
+    Gemm { m, k, n, a_transposed: false, b_transposed: false, accumulate: false }
+}
+
+/// A product of matrices whose rows lie one behind the other, on this thread.
+fn multiply(s: &Gemm, a: &[f32], b: &[f32], c: &mut [f32]) {
+    gemm_part(s, kirie_kernels::Rows::contiguous(s), a, b, c);
+}
+
+fn apply(op: &ReadyConv, x: &Map, add: Option<&Map>, spare: &mut Spare) -> Map {
+    let mut y = spare.take(op.channels()[1], op.output(x.size));
+    op.forward(x.size, &x.values, add.map(|add| add.values.as_slice()), &mut y.values);
+    y
 }

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::{EncoderOutput, Neck, window_merge, window_partition};
 
 /// Of the layer norms in the blocks.
-const NORM_EPSILON: f64 = 1e-5;
+pub(crate) const NORM_EPSILON: f64 = 1e-5;
 
 /// Configuration of [`TinyVit`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -294,6 +294,11 @@ pub struct Block {
 }
 
 impl Block {
+    /// Side of a window, tokens.
+    pub fn window(&self) -> usize {
+        self.window
+    }
+
     fn new(dim: usize, heads: usize, window: usize, device: &Device) -> Self {
         Self {
             attn: BiasedAttention {
@@ -361,6 +366,11 @@ pub struct BiasedAttention {
 }
 
 impl BiasedAttention {
+    /// Number of heads.
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
     /// `[windows, side, side, C]` to the same shape.
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [windows, side, _, dim] = x.dims();
@@ -383,14 +393,18 @@ impl BiasedAttention {
 
 /// For every pair of tokens of a window the column of the bias table, `[tokens * tokens]`.
 fn distance_index(window: usize, device: &Device) -> Tensor<1, Int> {
+    let index: Vec<i32> = distances(window).map(|d| d as i32).collect();
+    let pairs = index.len();
+    Tensor::from_data(TensorData::new(index, [pairs]), device)
+}
+
+/// The same as numbers.
+pub(crate) fn distances(window: usize) -> impl Iterator<Item = usize> {
     let tokens = window * window;
-    let index: Vec<i32> = (0..tokens * tokens)
-        .map(|pair| {
-            let (a, b) = (pair / tokens, pair % tokens);
-            let dy = (a / window).abs_diff(b / window);
-            let dx = (a % window).abs_diff(b % window);
-            (dy * window + dx) as i32
-        })
-        .collect();
-    Tensor::from_data(TensorData::new(index, [tokens * tokens]), device)
+    (0..tokens * tokens).map(move |pair| {
+        let (a, b) = (pair / tokens, pair % tokens);
+        let dy = (a / window).abs_diff(b / window);
+        let dx = (a % window).abs_diff(b % window);
+        dy * window + dx
+    })
 }
