@@ -56,10 +56,7 @@ fn embeddings_are_those_of_burn() {
         check(config(&all, [32, out]), input);
     }
     check(
-        config(
-            &[(Res, 8, 1, 1, false), (Fused, 12, 1, 2, false), (Attention(5), 16, 1, 2, false)],
-            [20, 12],
-        ),
+        config(&[(Res, 8, 1, 1, false), (Fused, 12, 1, 2, false), (Attention(5), 16, 1, 2, false)], [20, 12]),
         48,
     );
 }

@@ -201,45 +201,66 @@ impl Block {
     /// `qkv` `[heads, (queries, keys, values), head_dim, height, width]` to what the queries see, `[heads * head_dim, height, width]`.
     fn attend(&self, qkv: &Map, spare: &mut Spare) -> Map {
         let ([height, width], side) = (qkv.size, self.window);
-        let (plane, tokens) = (height * width, side * side);
+        let plane = height * width;
         let d = qkv.channels / (3 * self.heads);
+        let strips = height.div_ceil(side);
+        // A head's windows side by side are a task; its answer is `[d, rows, width]`.
+        let answers: Vec<Vec<f32>> = (0..self.heads * strips)
+            .into_par_iter()
+            .map(|task| {
+                let (head, top) = (task / strips, task % strips * side);
+                let head_qkv = &qkv.values[head * 3 * d * plane..][..3 * d * plane];
+                self.windows(head, head_qkv, [height, width], top)
+            })
+            .collect();
         let mut seen = spare.take(self.heads * d, qkv.size);
-        let heads =
-            qkv.values.par_chunks_exact(3 * d * plane).zip(seen.values.par_chunks_exact_mut(d * plane));
-        heads.enumerate().for_each(|(head, (qkv, seen))| {
-            let bias = &self.bias[head * tokens * tokens..][..tokens * tokens];
-            let padding = &self.padding[head * 3 * d..][..3 * d];
-            let mut window = vec![0.0; 3 * d * tokens];
-            let mut scores = vec![0.0; tokens * tokens];
-            let mut out = vec![0.0; d * tokens];
-            for top in (0..height).step_by(side) {
-                for left in (0..width).step_by(side) {
-                    let (rows, columns) = (side.min(height - top), side.min(width - left));
-                    let at = |channel: usize, row: usize| channel * plane + (top + row) * width + left;
-                    for (channel, to) in window.chunks_exact_mut(tokens).enumerate() {
-                        if rows * columns < tokens {
-                            to.fill(padding[channel]);
-                        }
-                        for (row, to) in to.chunks_exact_mut(side).take(rows).enumerate() {
-                            to[..columns].copy_from_slice(&qkv[at(channel, row)..][..columns]);
-                        }
-                    }
-                    let (queries, rest) = window.split_at(d * tokens);
-                    let (keys, contents) = rest.split_at(d * tokens);
-                    // Scores `[key, query]`: the bias is the same both ways.
-                    scores.copy_from_slice(bias);
-                    let s = product(tokens, d, tokens);
-                    multiply(&Gemm { a_transposed: true, accumulate: true, ..s }, keys, queries, &mut scores);
-                    softmax_down(tokens, tokens, &mut scores);
-                    multiply(&product(d, tokens, tokens), contents, &scores, &mut out);
-                    for (channel, from) in out.chunks_exact(tokens).enumerate() {
-                        for (row, from) in from.chunks_exact(side).take(rows).enumerate() {
-                            seen[at(channel, row)..][..columns].copy_from_slice(&from[..columns]);
-                        }
-                    }
-                }
+        let channels = seen.values.par_chunks_exact_mut(plane).enumerate();
+        channels.for_each(|(channel, to)| {
+            let (head, channel) = (channel / d, channel % d);
+            for (to, answer) in to.chunks_mut(side * width).zip(&answers[head * strips..]) {
+                to.copy_from_slice(&answer[channel * to.len()..][..to.len()]);
             }
         });
+        seen
+    }
+
+    /// What the queries of one head see in the windows that begin at line `top`.
+    fn windows(&self, head: usize, qkv: &[f32], [height, width]: [usize; 2], top: usize) -> Vec<f32> {
+        let (side, d) = (self.window, self.padding.len() / (3 * self.heads));
+        let tokens = side * side;
+        let bias = &self.bias[head * tokens * tokens..][..tokens * tokens];
+        let padding = &self.padding[head * 3 * d..][..3 * d];
+        let mut window = vec![0.0; 3 * d * tokens];
+        let mut scores = vec![0.0; tokens * tokens];
+        let mut out = vec![0.0; d * tokens];
+        let rows = side.min(height - top);
+        let mut seen = vec![0.0; d * rows * width];
+        for left in (0..width).step_by(side) {
+            let columns = side.min(width - left);
+            for (channel, to) in window.chunks_exact_mut(tokens).enumerate() {
+                if rows * columns < tokens {
+                    to.fill(padding[channel]);
+                }
+                for (row, to) in to.chunks_exact_mut(side).take(rows).enumerate() {
+                    let from = (channel * height + top + row) * width + left;
+                    to[..columns].copy_from_slice(&qkv[from..][..columns]);
+                }
+            }
+            let (queries, rest) = window.split_at(d * tokens);
+            let (keys, contents) = rest.split_at(d * tokens);
+            // Scores `[key, query]`: the bias is the same both ways.
+            scores.copy_from_slice(bias);
+            let s = product(tokens, d, tokens);
+            multiply(&Gemm { a_transposed: true, accumulate: true, ..s }, keys, queries, &mut scores);
+            softmax_down(tokens, tokens, &mut scores);
+            multiply(&product(d, tokens, tokens), contents, &scores, &mut out);
+            for (channel, from) in out.chunks_exact(tokens).enumerate() {
+                for (row, from) in from.chunks_exact(side).take(rows).enumerate() {
+                    seen[(channel * rows + row) * width + left..][..columns]
+                        .copy_from_slice(&from[..columns]);
+                }
+            }
+        }
         seen
     }
 }
