@@ -226,12 +226,11 @@ impl Engine for BurnEngine {
     fn encode(&self, pixels: HostTensor) -> Result<Embedding, SamError> {
         let size = self.preprocess.size as usize;
         pixels.expect("picture", &[1, 3, size, size])?;
-        let encoded = match &self.cpu_encoder {
-            Some(encoder) => encoder.forward([size; 2], pixels.values).into_burn(&self.device),
-            None => {
-                let pixels = TensorData::new(pixels.values, pixels.shape);
-                self.model.encode(Tensor::from_data(pixels, &self.device))
-            }
+        let encoded = if let Some(encoder) = &self.cpu_encoder {
+            encoder.forward([size; 2], pixels.values).into_burn(&self.device)
+        } else {
+            let pixels = TensorData::new(pixels.values, pixels.shape);
+            self.model.encode(Tensor::from_data(pixels, &self.device))
         };
         let hq_features = self.model.mask_decoder.hq_features(&encoded);
         Ok(Embedding {

@@ -126,7 +126,7 @@ impl Strip<'_> {
                         self.lines(width, begin * lanes, &row[..len], |from, values| {
                             // SAFETY: these rows are the caller's.
                             unsafe {
-                                finish.copy(isa, channel, values, to, channel * self.plane + at + from)
+                                finish.copy(isa, channel, values, to, channel * self.plane + at + from);
                             };
                         });
                     }

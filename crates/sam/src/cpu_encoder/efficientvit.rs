@@ -221,7 +221,9 @@ fn attend(d: usize, head: &mut [f32], seen: &mut [f32]) {
     multiply(&product(d, d, tokens), &sums[..d * d], queries, seen);
     let mut weights = vec![0.0; tokens];
     multiply(&product(1, d, tokens), &sums[d * d..], queries, &mut weights);
-    weights.iter_mut().for_each(|w| *w = 1.0 / (*w + EPSILON));
+    for w in &mut weights {
+        *w = 1.0 / (*w + EPSILON);
+    }
     for line in seen.chunks_exact_mut(tokens) {
         line.iter_mut().zip(&weights).for_each(|(v, w)| *v *= w);
     }

@@ -18,6 +18,7 @@ use tiny_vit::TinyVitPlan;
 /// An encoder's parameters, ready for use.
 pub struct CpuEncoder(Plan);
 
+#[allow(clippy::large_enum_variant, reason = "there is one per model, and it lives as long as the model")]
 enum Plan {
     EfficientVit(EfficientVitPlan),
     TinyVit(TinyVitPlan),

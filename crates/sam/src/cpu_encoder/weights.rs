@@ -59,7 +59,9 @@ pub(super) fn conv(
         let each = weight.len() / out_channels;
         for (channel, kernel) in weight.chunks_exact_mut(each).enumerate() {
             let scale = f64::from(gamma[channel]) / (f64::from(variance[channel]) + norm.epsilon).sqrt();
-            kernel.iter_mut().for_each(|w| *w = (f64::from(*w) * scale) as f32);
+            for w in kernel {
+                *w = (f64::from(*w) * scale) as f32;
+            }
             let shifted = (f64::from(bias[channel]) - f64::from(mean[channel])) * scale;
             bias[channel] = (f64::from(beta[channel]) + shifted) as f32;
         }
