@@ -1,5 +1,6 @@
 //! Fast f32 kernels for training on the CPU: convolutions, matrix products, normalisations and activations, forward
-//! and backward, on plain contiguous slices (images as `[batch, channels, height, width]`).
+//! and backward, on plain contiguous slices (images as `[batch, channels, height, width]`); and for inference convolutions and whole
+//! blocks of them whose weights are laid out once ([`ReadyConv`], [`fused_block`], [`inverted_block`]).
 //!
 //! Everything runs on the threads of the current rayon pool. Work and sums are divided at places that depend only on
 //! the shapes and the number of threads, so a result is the same bit for bit however the threads are scheduled. Functions
