@@ -86,6 +86,6 @@ fn main() {
             tensors.push(("hq_features", HostTensor::from_burn(hq.clone()).unwrap()));
         }
         let tensors: Vec<_> = tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
-        write_safetensors(&folder.join("answers.safetensors"), &tensors, &BTreeMap::new()).unwrap();
+        write_safetensors(folder.join("answers.safetensors"), &tensors, &BTreeMap::new()).unwrap();
     }
 }

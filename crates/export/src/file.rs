@@ -250,3 +250,54 @@ fn bytes_of(values: &Values) -> Vec<u8> {
         Values::Ints(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rten_tensor::AsView;
+
+    use super::*;
+    use crate::fold::Constant;
+
+    /// `y = x + a + b`, with weights of 2 kB.
+    fn model() -> OnnxModel {
+        let mut graph = Graph::default();
+        let line = |offset: f32| Values::Floats((0..512).map(|i| i as f32 + offset).collect());
+        let a = graph.constant(&Constant::new(vec![512], line(0.25)));
+        let b = graph.constant(&Constant::new(vec![512], line(0.5)));
+        let sum = graph.node("Add", &["x", &a], Vec::new());
+        let sum = graph.node("Add", &[&sum, &b], Vec::new());
+        graph.output(&sum, "y");
+        let id = burn::backend::ir::TensorId::new(0);
+        let port = |name| Port { name, about: "", id, dims: vec![Dim::Fixed(512)] };
+        let metadata = vec![("model".to_owned(), "sum".to_owned())];
+        OnnxModel {
+            name: "sum".to_owned(),
+            graph,
+            inputs: vec![port("x")],
+            outputs: vec![port("y")],
+            symbols: Vec::new(),
+            metadata,
+        }
+    }
+
+    #[test]
+    fn weights_beside_the_model_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let (inside, outside) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
+        let first = model().write(&inside).unwrap();
+        assert_eq!(first.weights, None);
+        assert_eq!(first.bytes, std::fs::metadata(&inside).unwrap().len());
+        let second = model().write_within(&outside, 1000).unwrap();
+        let beside = folder.path().join("out.onnx.data");
+        assert_eq!(second.weights.as_deref(), Some(beside.as_path()));
+        assert_eq!(std::fs::metadata(&beside).unwrap().len(), 4096 + 2048);
+        assert!(std::fs::metadata(&outside).unwrap().len() < 1000);
+        for path in [inside, outside] {
+            let loaded = rten::Model::load_file(path).unwrap();
+            let x = rten_tensor::NdTensor::<f32, 1>::zeros([512]);
+            let y = loaded.run_one(x.view().into(), None).unwrap();
+            let y: rten_tensor::NdTensor<f32, 1> = y.try_into().unwrap();
+            assert_eq!(y.to_vec(), (0..512).map(|i| 2.0 * i as f32 + 0.75).collect::<Vec<_>>());
+        }
+    }
+}

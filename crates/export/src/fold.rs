@@ -125,7 +125,6 @@ fn compute(operation: &OperationIr, inputs: &[&Constant], shape: &[usize]) -> Op
 fn compute_base(base: &BaseOperationIr, inputs: &[&Constant], shape: &[usize]) -> Option<Constant> {
     let first = inputs.first();
     match base {
-        BaseOperationIr::Reshape(_) => Some(first?.with(shape.to_vec(), first?.values.clone())),
         BaseOperationIr::SwapDims(op) => {
             let mut axes: Vec<usize> = (0..shape.len()).collect();
             axes.swap(op.dim1, op.dim2);
@@ -148,7 +147,9 @@ fn compute_base(base: &BaseOperationIr, inputs: &[&Constant], shape: &[usize]) -
         }
         // Enlarged copies are cheaper made by the graph than stored in the file.
         BaseOperationIr::Expand(_) if first?.values.len() < shape.iter().product() => None,
-        BaseOperationIr::Expand(_) => Some(first?.with(shape.to_vec(), first?.values.clone())),
+        BaseOperationIr::Expand(_) | BaseOperationIr::Reshape(_) => {
+            Some(first?.with(shape.to_vec(), first?.values.clone()))
+        }
         BaseOperationIr::Select(op) => {
             let [tensor, indices] = inputs else { return None };
             let indices = indices.ints()?;

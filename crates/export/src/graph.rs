@@ -33,7 +33,7 @@ pub(crate) struct Graph {
 impl Graph {
     /// The nodes that follow belong to the part of the model that holds this parameter.
     pub(crate) fn enter(&mut self, parameter: &str) {
-        self.scope = parameter.rsplit_once('.').map_or("", |(part, _)| part).to_owned();
+        parameter.rsplit_once('.').map_or("", |(part, _)| part).clone_into(&mut self.scope);
     }
 
     /// Takes a name out of use, for an input or output.

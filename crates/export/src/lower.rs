@@ -76,14 +76,13 @@ impl Lowering<'_> {
         for tensor in operation.inputs() {
             self.load(tensor)?;
         }
-        if let Some(constant) = evaluate(operation, |tensor| self.constants.get(&tensor.id)) {
-            if let Some(out) = operation.outputs().next() {
-                // A size that the caller chooses is none to compute with.
-                if self.dims(out)?.iter().all(|dim| dim.fixed().is_some()) {
-                    self.constants.insert(out.id, constant);
-                    return Ok(());
-                }
-            }
+        // A size that the caller chooses is none to compute with.
+        if let Some(out) = operation.outputs().next()
+            && self.dims(out)?.iter().all(|dim| dim.fixed().is_some())
+            && let Some(constant) = evaluate(operation, |tensor| self.constants.get(&tensor.id))
+        {
+            self.constants.insert(out.id, constant);
+            return Ok(());
         }
         let parameters =
             operation.inputs().filter_map(|tensor| self.constants.get(&tensor.id)?.name.as_deref());
@@ -268,5 +267,64 @@ fn element_type(dtype: DType) -> Option<i32> {
         DType::I64 | DType::I32 => Some(crate::proto::INT64),
         DType::Bool(_) => Some(crate::proto::BOOL),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::{Initializer, Module, Param};
+    use burn::tensor::{Device, Tensor};
+
+    use super::*;
+    use crate::capture::{Recorder, Side, record};
+    use crate::dims::Symbol;
+
+    #[derive(Module, Debug)]
+    struct Scale {
+        weight: Param<Tensor<1>>,
+    }
+
+    fn export(
+        symbols: &[Symbol],
+        build: impl Fn(&Scale, &mut Recorder),
+    ) -> Result<crate::graph::Graph, ExportError> {
+        let scale = Scale { weight: Initializer::Ones.init([3], &Device::flex()) };
+        lower(&mut record(&scale, symbols, build)?)
+    }
+
+    #[test]
+    fn what_is_not_known_is_named_with_its_place() {
+        let error = export(&[], |scale, recorder| {
+            let x = recorder.input("x", "", [Side::Fixed(3)]);
+            recorder.output("y", "", &(x * scale.weight.val()).atan());
+        });
+        let text = error.unwrap_err().to_string();
+        assert_eq!(text, "the exporter does not know the operation Float::ArcTan, found in weight");
+    }
+
+    #[test]
+    fn what_depends_on_a_free_size_in_another_way_is_refused() {
+        let symbols = [Symbol { name: "n", probes: [2, 5] }];
+        let refused = |build: &dyn Fn(Tensor<2>) -> Tensor<2>| {
+            let found = export(&symbols, |scale, recorder| {
+                let x =
+                    recorder.input("x", "", [Side::Free(0), Side::Fixed(3)]) * scale.weight.val().unsqueeze();
+                recorder.output("y", "", &build(x));
+            });
+            found.map(|graph| graph.nodes.len()).map_err(|error| error.to_string())
+        };
+        assert_eq!(refused(&|x| x), Ok(1));
+        let other = |x: Tensor<2>| if x.dims()[0] > 3 { x.exp() } else { x };
+        assert!(refused(&other).unwrap_err().contains("another number of operations"));
+        let half = |x: Tensor<2>| {
+            let count = x.dims()[0];
+            x / count as f64
+        };
+        assert!(refused(&half).unwrap_err().contains("NumericFloat::DivScalar depends on"));
+        let squared = |x: Tensor<2>| {
+            let [count, _] = x.dims();
+            x.unsqueeze_dim::<3>(0).expand([count, count, 3]).reshape([count * count, 3])
+        };
+        assert!(refused(&squared).unwrap_err().contains("follows none of its sizes"));
     }
 }

@@ -9,12 +9,13 @@ use common::{
     Answer, DIM, EMBEDDING, FRAME, Given, INPUT, PREPROCESS, drawing, efficientvit, given, made, numbers,
     run, sam, same, tiny_vit, vit,
 };
-use kirie_export::{Convention, OnnxModel, decoder, encoder};
+use kirie_export::{Convention, OnnxModel, decoder, encoder, write_promptable};
 use kirie_nn::resize::{Interpolation, resize};
 use kirie_sam::DecodeMode;
 use kirie_sam::checkpoint::module_keys;
 use kirie_sam::model::Sam;
 use kirie_sam::prompt_encoder::{SparsePrompts, TokenLabel};
+use kirie_sam::registry;
 
 /// What every runtime knows; nothing in a graph is left to be found out by the one who runs it.
 const KNOWN: [&str; 38] = [
@@ -210,6 +211,26 @@ fn decoders_give_the_same_masks_for_any_number_of_prompts_and_points() {
             }
         }
     }
+}
+
+#[test]
+fn the_files_describe_themselves() {
+    let folder = tempfile::tempdir().unwrap();
+    let variant = registry::variant("kirie-small").unwrap();
+    let model = made(&drawing(efficientvit()));
+    let into = folder.path().join("new/folder");
+    let bundle = write_promptable(&into, variant, &model, &PREPROCESS, Convention::Plain).unwrap();
+    let text = std::fs::read_to_string(&bundle.description).unwrap();
+    let about: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(about["preprocess"]["longer_side"], 32);
+    assert_eq!(about["prompts"]["zoom"], 1.2);
+    assert_eq!(about["prompts"]["one_mask"], "mask 0");
+    for (part, graph) in ["encoder", "decoder"].iter().zip(&bundle.graphs) {
+        let loaded = rten::Model::load_file(into.join(about[part]["file"].as_str().unwrap())).unwrap();
+        assert_eq!(loaded.input_ids().len(), about[part]["inputs"].as_array().unwrap().len());
+        assert_eq!(std::fs::metadata(&graph.model).unwrap().len(), graph.bytes);
+    }
+    assert!(text.contains("\"mean\": [\n      123.0,"), "{text}");
 }
 
 #[test]

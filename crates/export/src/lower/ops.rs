@@ -45,6 +45,7 @@ impl Lowering<'_> {
         }
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "the last step of functions that can fail")]
     fn made(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> Node {
         Ok(Some(self.graph.node(op, inputs, attributes)))
     }
@@ -314,7 +315,6 @@ impl Lowering<'_> {
         match activation {
             ActivationOperationIr::Relu(op) => self.unary("Relu", op),
             ActivationOperationIr::Sigmoid(op) => self.unary("Sigmoid", op),
-            ActivationOperationIr::HardSigmoid(_) => Ok(None),
             ActivationOperationIr::Softmax(op) => {
                 let input = self.value(&op.input)?;
                 self.made("Softmax", &[&input], vec![axis(op.axis)])

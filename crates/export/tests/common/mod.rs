@@ -15,6 +15,7 @@ use kirie_sam::prompt_fusion::PromptFusionConfig;
 use kirie_sam::registry::Preprocess;
 use kirie_sam::transformer::TwoWayTransformerConfig;
 use rten::Model;
+use rten_tensor::prelude::*;
 
 /// Width of a token.
 pub(crate) const DIM: usize = 16;
@@ -165,7 +166,6 @@ pub(crate) fn run_loaded(model: &Model, inputs: &[Given]) -> Vec<Answer> {
         .into_iter()
         .map(|output| {
             let tensor: rten_tensor::Tensor<f32> = output.try_into().unwrap();
-            use rten_tensor::prelude::*;
             (tensor.shape().to_vec(), tensor.to_vec())
         })
         .collect()
