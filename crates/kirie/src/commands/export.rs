@@ -23,14 +23,14 @@ pub(crate) fn run(args: ExportArgs) -> anyhow::Result<()> {
     } else {
         export_promptable(args, is_file)?
     };
-    let mut text = String::new();
-    for graph in &bundle.graphs {
+    let lines = bundle.graphs.iter().map(|graph| {
         let beside = graph
             .weights
             .as_ref()
             .map_or_else(String::new, |path| format!(", weights in {}", path.display()));
-        text += &format!("{}: {:.1} MB{beside}\n", graph.model.display(), graph.bytes as f64 / 1e6);
-    }
+        format!("{}: {:.1} MB{beside}\n", graph.model.display(), graph.bytes as f64 / 1e6)
+    });
+    let text: String = lines.collect();
     report::print(&format!("{text}{}: what goes in and what comes out\n", bundle.description.display()))
 }
 
