@@ -17,8 +17,8 @@ use crate::proto::{
 
 /// The version of ONNX's operators that graphs are written for.
 ///
-/// The first that has layer norm as one operation, and old enough for what is in use: ONNX Runtime 1.11, TensorRT 8.6, OpenVINO 2022.
-/// What later ones would bring here is GELU as one operation (20), which the runtimes put together by themselves.
+/// The first that has layer norm as one operation (ONNX 1.12, of 2022), and so the oldest that serves. What later ones would bring here is
+/// GELU as one operation (20); written out with `Erf`, as here, it is recognised by the runtimes that have one.
 pub const OPSET: i64 = 17;
 
 /// The version of the file format that belongs to [`OPSET`].
