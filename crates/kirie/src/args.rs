@@ -5,6 +5,7 @@ mod continual;
 mod contrastive;
 mod data;
 mod evaluate;
+mod export;
 mod semantic;
 mod serve;
 mod train;
@@ -27,6 +28,7 @@ pub(crate) use data::{
     RankPrompt, SetArgs, To,
 };
 pub(crate) use evaluate::{EvaluateArgs, EvaluateCommand, EvaluatePromptableArgs};
+pub(crate) use export::{DecoderForm, ExportArgs, ExportFormat};
 pub(crate) use semantic::{EvaluateSemanticArgs, TestArgs, TrainSemanticArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use train::{TrainArgs, TrainCommand, TrainRunArgs};
@@ -57,6 +59,8 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// How good a model is, on a labelled set.
     Evaluate(EvaluateArgs),
+    /// Write a model for use elsewhere, as ONNX.
+    Export(ExportArgs),
     /// Measure how fast a model runs on this machine.
     Bench(BenchArgs),
     /// A page in the browser to cut, correct and label by clicks, and the same over HTTP for other tools.

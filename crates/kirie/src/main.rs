@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Adapters(args) => commands::adapters::run(args),
         Command::Train(args) => commands::train::run(args),
         Command::Evaluate(args) => commands::evaluate::run(args),
+        Command::Export(args) => commands::export::run(args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Serve(args) => commands::serve::run(&args),
     };

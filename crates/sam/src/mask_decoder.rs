@@ -11,6 +11,8 @@
 //! | HQ: detail features | `[1, C / 8, 4H, 4W]` | `compress_vit_feat`, `embedding_encoder` |
 //! | HQ: the high-quality mask | `[B, 1, 4H, 4W]` | `hf_mlp`, `embedding_maskfeature` |
 
+use std::ops::Range;
+
 use burn::module::{Initializer, Module};
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig};
@@ -144,6 +146,38 @@ impl MaskDecoder {
         hq_features: Option<Tensor<4>>,
         mode: DecodeMode,
     ) -> DecoderOutput {
+        let answered = self.answer(image, image_pe, sparse);
+        let wanted = if mode.multimask { 1..self.output_hypernetworks_mlps.len() } else { 0..1 };
+        let (sam, iou) = self.read_out(&answered, wanted);
+        match hq_features.and_then(|features| self.hq_mask(&answered, features)) {
+            None => DecoderOutput { masks: sam, iou },
+            Some(hq) => {
+                let (sam, iou) = best_of(sam, iou);
+                DecoderOutput { masks: if mode.hq_only { hq } else { sam + hq }, iou }
+            }
+        }
+    }
+
+    /// The same for all masks at once, the single one first: `[B, masks, 4H, 4W]`. An HQ decoder adds its high-quality mask to each of
+    /// them; [`Self::forward`]'s answers are mask 0, or of the others the one with the highest predicted IoU.
+    pub fn forward_all(
+        &self,
+        image: Tensor<4>,
+        image_pe: Tensor<4>,
+        sparse: Option<Tensor<3>>,
+        hq_features: Option<Tensor<4>>,
+    ) -> DecoderOutput {
+        let answered = self.answer(image, image_pe, sparse);
+        let (sam, iou) = self.read_out(&answered, 0..self.output_hypernetworks_mlps.len());
+        let masks = match hq_features.and_then(|features| self.hq_mask(&answered, features)) {
+            Some(hq) => sam + hq,
+            None => sam,
+        };
+        DecoderOutput { masks, iou }
+    }
+
+    /// Lets tokens and picture look at each other.
+    fn answer(&self, image: Tensor<4>, image_pe: Tensor<4>, sparse: Option<Tensor<3>>) -> Answered {
         let image = match &self.prompt_fusion {
             Some(fusion) => fusion.forward(image),
             None => image,
@@ -163,25 +197,41 @@ impl MaskDecoder {
         let (tokens, image) = self.transformer.forward(tokens, flat(image), flat(image_pe));
         let image = image.swap_dims(1, 2).reshape([batch, dim, height, width]);
         let upscaled = Activation::Gelu.forward(self.output_upscaling.forward(image));
+        Answered { tokens, upscaled }
+    }
 
-        let masks = self.output_hypernetworks_mlps.len();
-        let wanted = if mode.multimask { 1..masks } else { 0..1 };
-        let token = |i: usize| tokens.clone().narrow(1, i, 1);
-        let vectors =
-            wanted.clone().map(|i| self.output_hypernetworks_mlps[i].forward(token(1 + i))).collect();
-        let sam = mask_products(Tensor::cat(vectors, 1), upscaled.clone());
-        let iou = self.iou_prediction_head.forward(token(0)).squeeze_dim::<2>(1);
-        let iou = iou.narrow(1, wanted.start, wanted.len());
+    /// The `wanted` masks and their quality.
+    fn read_out(&self, answered: &Answered, wanted: Range<usize>) -> (Tensor<4>, Tensor<2>) {
+        let vectors = wanted
+            .clone()
+            .map(|i| self.output_hypernetworks_mlps[i].forward(answered.token(1 + i)))
+            .collect();
+        let masks = mask_products(Tensor::cat(vectors, 1), answered.upscaled.clone());
+        let iou = self.iou_prediction_head.forward(answered.token(0)).squeeze_dim::<2>(1);
+        (masks, iou.narrow(1, wanted.start, wanted.len()))
+    }
 
-        let (Some(features), Some(mlp), Some(mask_feature)) =
-            (hq_features, &self.hf_mlp, &self.embedding_maskfeature)
-        else {
-            return DecoderOutput { masks: sam, iou };
-        };
-        let detail = mask_feature.forward(upscaled) + features;
-        let hq = mask_products(mlp.forward(token(1 + masks)), detail);
-        let (sam, iou) = best_of(sam, iou);
-        DecoderOutput { masks: if mode.hq_only { hq } else { sam + hq }, iou }
+    /// The high-quality mask, `[B, 1, 4H, 4W]`; `None` for a plain decoder.
+    fn hq_mask(&self, answered: &Answered, features: Tensor<4>) -> Option<Tensor<4>> {
+        let (mlp, mask_feature) = (self.hf_mlp.as_ref()?, self.embedding_maskfeature.as_ref()?);
+        let detail = mask_feature.forward(answered.upscaled.clone()) + features;
+        let token = answered.token(1 + self.output_hypernetworks_mlps.len());
+        Some(mask_products(mlp.forward(token), detail))
+    }
+}
+
+/// Tokens and picture after they have looked at each other.
+struct Answered {
+    /// Output tokens, then the prompt's: `[B, T + N, C]`.
+    tokens: Tensor<3>,
+    /// `[B, C / 8, 4H, 4W]`.
+    upscaled: Tensor<4>,
+}
+
+impl Answered {
+    /// One token of each prompt, `[B, 1, C]`.
+    fn token(&self, i: usize) -> Tensor<3> {
+        self.tokens.clone().narrow(1, i, 1)
     }
 }
 

@@ -219,6 +219,21 @@ impl PromptEncoder {
         maps
     }
 
+    /// Side of the frame that prompts are given in, pixels.
+    pub fn frame(&self) -> usize {
+        self.frame
+    }
+
+    /// Side of the masks that it takes and that the decoder gives.
+    pub fn mask_side(&self) -> usize {
+        4 * self.embedding_size
+    }
+
+    /// Whether prompts without a mask are drawn; see [`Self::without_mask`].
+    pub fn draws_prompts(&self) -> bool {
+        self.draw_prompts
+    }
+
     /// What is added to the embedding when there is no mask, `[1, C, 1, 1]`.
     pub fn no_mask(&self) -> Tensor<4> {
         let weight = self.no_mask_embed.weight.val();
