@@ -25,8 +25,12 @@ export function svg(tag, attributes = {}, ...children) {
 /** Says something for some seconds. */
 export function toast(text, bad = false) {
   const element = h("div", { className: bad ? "toast bad" : "toast" }, text);
-  $("toasts").append(element);
-  setTimeout(() => element.remove(), bad ? 9000 : 4000);
+  const toasts = $("toasts");
+  toasts.append(element);
+  // Above a dialog that is open: what came to the top last is there.
+  if (toasts.matches(":popover-open")) toasts.hidePopover();
+  toasts.showPopover();
+  setTimeout(() => { element.remove(); if (!toasts.children.length) toasts.hidePopover(); }, bad ? 9000 : 4000);
 }
 
 /** Opens a dialog with its content made anew. */

@@ -1,25 +1,29 @@
 // The page: pictures below, the one at work in the middle, its labels beside it.
 
 import * as api from "./api.js";
-import { $, h, open, toast } from "./dom.js";
+import { exportDialog, help, login } from "./dialogs.js";
+import { $, h, toast } from "./dom.js";
+import { listen } from "./keys.js";
+import { renderClasses, renderObjects } from "./lists.js";
+import { paint } from "./paint.js";
 import * as rle from "./rle.js";
-import { Choice, DRAFT, Draft } from "./tools.js";
+import { files, themes } from "./shell.js";
+import { Strip } from "./strip.js";
+import { Choice, Draft } from "./tools.js";
 import { Train } from "./train.js";
-import { View, tinted } from "./view.js";
+import { View } from "./view.js";
 
-const PAGE = 100;
 const NO_CLASS = "#9aa4b4";
 
 const state = {
-  pictures: [],
-  total: 0,
-  labelled: 0,
   image: null,
   bitmap: null,
   objects: [],
   classes: [],
   active: null,
   selected: null,
+  /** Whether somebody chose the selected object; otherwise it is the one that was kept last. */
+  chosen: false,
   tool: "point",
   draft: null,
   choice: null,
@@ -31,7 +35,8 @@ const state = {
 };
 
 const canvas = $("canvas");
-const view = new View(canvas, paint);
+const radius = () => Number($("size").value) / 2;
+const view = new View(canvas, (context, scale) => paint(context, scale, { state, colour, radius: radius() }));
 const ready = () => state.image && state.bitmap;
 const classOf = (id) => state.classes.find((found) => found.id === id);
 const colour = (id, name) => (classOf(id) ?? state.classes.find((found) => found.name === name))?.colour ?? NO_CLASS;
@@ -55,130 +60,9 @@ function wait(text, onCancel = null) {
   $("waiting-bar").hidden = true;
 }
 
-// ---- drawing
-
-function paint(context, scale) {
-  const line = 1.5 / scale;
-  if (state.choice) {
-    for (const region of state.choice.regions) {
-      region.tint ??= tinted(region.mask, region.colour, 0.22);
-      context.globalAlpha = !state.choice.hovered || region === state.choice.hovered ? 1 : 0.35;
-      if (region.tint) context.drawImage(region.tint, region.mask.x, region.mask.y);
-    }
-    context.globalAlpha = 1;
-    const { hovered } = state.choice;
-    if (hovered) {
-      hovered.bright ??= tinted(hovered.mask, hovered.colour, 0.6);
-      if (hovered.bright) context.drawImage(hovered.bright, hovered.mask.x, hovered.mask.y);
-    }
-  } else {
-    for (const object of state.objects) {
-      const shade = colour(object.class);
-      if (!object.tint || object.shade !== shade) {
-        object.tint = tinted(object.mask, shade);
-        object.shade = shade;
-      }
-      const { x, y, w, h: height } = object.mask;
-      if (object.tint) context.drawImage(object.tint, x, y);
-      if (object.id === state.selected) {
-        context.strokeStyle = "#ffffff";
-        context.lineWidth = 2 * line;
-        context.strokeRect(x, y, w, height);
-        context.strokeStyle = "#000000";
-        context.setLineDash([4 / scale, 4 / scale]);
-        context.strokeRect(x, y, w, height);
-        context.setLineDash([]);
-      }
-    }
-  }
-  const { draft } = state;
-  if (draft?.tint) context.drawImage(draft.tint, draft.mask.x, draft.mask.y);
-  const box = state.stroke?.box ?? draft?.box;
-  if (box) {
-    context.strokeStyle = DRAFT;
-    context.lineWidth = line;
-    context.strokeRect(box[0], box[1], box[2] - box[0], box[3] - box[1]);
-  }
-  for (const [x, y, on] of draft?.points ?? []) {
-    context.beginPath();
-    context.arc(x, y, 5 / scale, 0, 2 * Math.PI);
-    context.fillStyle = on ? "#18a957" : "#d4322c";
-    context.fill();
-    context.lineWidth = line;
-    context.strokeStyle = "#ffffff";
-    context.stroke();
-  }
-  const { cross } = state;
-  if (cross && (state.tool === "brush" || state.tool === "eraser")) {
-    context.beginPath();
-    context.arc(cross.x, cross.y, radius(), 0, 2 * Math.PI);
-    context.lineWidth = line;
-    context.strokeStyle = "#ffffff";
-    context.stroke();
-    context.setLineDash([3 / scale, 3 / scale]);
-    context.strokeStyle = "#000000";
-    context.stroke();
-    context.setLineDash([]);
-  } else if (cross && state.showCross) {
-    context.strokeStyle = "#ffffff";
-    context.lineWidth = 3 * line;
-    for (const shade of ["#ffffff", "#000000"]) {
-      context.strokeStyle = shade;
-      context.lineWidth = shade === "#ffffff" ? 3 * line : line;
-      context.beginPath();
-      context.moveTo(cross.x - 12 / scale, cross.y);
-      context.lineTo(cross.x + 12 / scale, cross.y);
-      context.moveTo(cross.x, cross.y - 12 / scale);
-      context.lineTo(cross.x, cross.y + 12 / scale);
-      context.stroke();
-    }
-  }
-}
-
-const radius = () => Number($("size").value) / 2;
-
 // ---- pictures
 
-async function loadPictures(more = false) {
-  const which = $("which").value;
-  const offset = more ? state.pictures.length : 0;
-  const list = await api.get(`/api/images?offset=${offset}&limit=${PAGE}&which=${which}`);
-  state.pictures = more ? [...state.pictures, ...list.images] : list.images;
-  state.total = list.total;
-  state.labelled = list.labelled;
-  $("empty").hidden = list.total > 0 || which !== "all" || state.image !== null;
-  renderStrip();
-}
-
-function renderStrip() {
-  const strip = $("strip");
-  $("progress").textContent = `${state.labelled} labelled · ${state.pictures.length} of ${state.total} shown`;
-  const buttons = state.pictures.map((picture) => {
-    const label = `${picture.name}${picture.done ? ", done" : ""}, ${picture.objects} objects`;
-    const button = h("button", {
-      role: "option", title: picture.name, "aria-label": label, "aria-selected": String(picture.id === state.image?.id), tabIndex: -1,
-      onclick: () => openPicture(picture),
-    });
-    if (picture.problem) button.append(h("span", { className: "broken" }, `${picture.name}: cannot be read`));
-    else button.append(h("img", { src: `/api/images/${picture.id}/thumbnail`, loading: "lazy", alt: "" }));
-    if (picture.done || picture.objects) button.append(h("span", { className: picture.done ? "mark done" : "mark" }, picture.done ? "✓" : String(picture.objects)));
-    return button;
-  });
-  if (state.pictures.length < state.total) buttons.push(h("button", { tabIndex: -1, onclick: () => attempt(() => loadPictures(true)) }, "more …"));
-  strip.replaceChildren(...buttons);
-  strip.querySelector('[aria-selected="true"]')?.scrollIntoView({ block: "nearest", inline: "nearest" });
-}
-
-/** The mark of a picture in the strip, after its labels changed. */
-function remark(changes) {
-  const known = state.pictures.find((picture) => picture.id === state.image?.id);
-  if (!known) return;
-  const isLabelled = () => Number(known.done || known.objects > 0);
-  const before = isLabelled();
-  Object.assign(known, changes);
-  state.labelled += isLabelled() - before;
-  renderStrip();
-}
+const strip = new Strip({ open: openPicture, current: () => state.image, attempt });
 
 async function openPicture(picture) {
   if (state.draft && !state.draft.empty && state.draft.mask && picture.id !== state.image?.id) await keep();
@@ -191,7 +75,7 @@ async function openPicture(picture) {
   $("name").textContent = picture.name;
   document.title = `${picture.name} – kirie`;
   renderAll();
-  renderStrip();
+  strip.render();
   if (picture.problem) {
     view.image = null;
     view.draw();
@@ -210,10 +94,8 @@ async function openPicture(picture) {
     setUndo(labels);
     view.show(bitmap, picture.width, picture.height);
     renderAll();
-    renderStrip();
-    wait("Preparing for clicks …");
-    await api.post(`/api/images/${picture.id}/embedding`);
-    if (number === state.opening) say(`${picture.width} × ${picture.height} pixels, ready`);
+    strip.render();
+    await prepare(number);
   } catch (error) {
     if (number === state.opening) {
       say(`Cannot be opened: ${error.message}`);
@@ -224,11 +106,22 @@ async function openPicture(picture) {
   }
 }
 
-function step(by, wanted = () => true) {
-  const at = state.pictures.findIndex((picture) => picture.id === state.image?.id);
-  for (let next = at + by; next >= 0 && next < state.pictures.length; next += by) {
-    if (wanted(state.pictures[next])) return openPicture(state.pictures[next]);
+/** Has the picture made ready for clicks, by the domain that it is like if there is one. */
+async function prepare(number = state.opening) {
+  const { image } = state;
+  if (!image || image.problem) return;
+  wait("Preparing for clicks …");
+  try {
+    const { domain } = await api.post(`/api/images/${image.id}/embedding`);
+    if (number === state.opening) say(`${image.width} × ${image.height} pixels, ready${domain ? ` · recognised as ${domain}` : ""}`);
+  } finally {
+    if (number === state.opening) wait(null);
   }
+}
+
+function step(by, wanted) {
+  const next = strip.beside(by, wanted);
+  if (next) return openPicture(next);
   return say(by > 0 ? "That was the last one." : "That was the first one.");
 }
 
@@ -241,14 +134,26 @@ function changedDraft() {
   const shown = draft && !draft.empty;
   $("draft").hidden = !shown;
   if (shown) {
-    const words = draft.busy ? "…" : draft.mask ? `${rle.area(draft.mask)} pixels` : "nothing found";
+    const words = draft.busy ? "…" : draft.mask ? `${draft.area} pixels` : "nothing found";
     const sure = draft.iou !== null && draft.mask && !draft.painted ? `, the model gives it ${Math.round(100 * Math.min(1, draft.iou))} %` : "";
     const name = classOf(state.active)?.name;
     $("draft-text").textContent = `${words}${sure}${name ? ` · ${name}` : ""}`;
-    if (!draft.busy && draft.took) say(`answered in ${draft.took.toFixed(0)} ms (${draft.server.toFixed(0)} ms in the service)`);
+    if (!draft.busy && draft.clicked !== null) tellTime(draft);
   }
   $("keep").disabled = !draft?.mask;
   view.draw();
+}
+
+/** Says how long the answer took, from the click until the mask is seen. */
+function tellTime(draft) {
+  const start = draft.clicked;
+  draft.clicked = null;
+  view.painted(() => {
+    performance.clearMeasures("click to mask");
+    const { duration } = performance.measure("click to mask", { start, end: performance.now() });
+    const by = draft.domain ? ` by ${draft.domain}` : "";
+    say(`answered${by} in ${duration.toFixed(0)} ms (${draft.server.toFixed(0)} ms in the service)`);
+  });
 }
 
 async function keep() {
@@ -264,13 +169,13 @@ async function create(objects, image = state.image) {
   const made = await attempt(() => api.post(`/api/images/${image.id}/objects`, { objects }));
   if (!made || state.image?.id !== image.id) return false;
   state.objects.push(...made.objects.map(withMask));
-  state.selected = made.objects.at(-1).id;
+  Object.assign(state, { selected: made.objects.at(-1).id, chosen: false });
   await afterChange();
   return true;
 }
 
 async function afterChange() {
-  remark({ objects: state.objects.length });
+  strip.remark({ objects: state.objects.length });
   setUndo({ can_undo: true, can_redo: false });
   await loadClasses();
   renderAll();
@@ -305,7 +210,7 @@ async function reloadObjects() {
   const labels = await attempt(() => api.get(`/api/images/${image.id}/objects`));
   if (!labels || state.image?.id !== image.id) return;
   state.objects = labels.objects.map(withMask);
-  remark({ objects: state.objects.length });
+  strip.remark({ objects: state.objects.length });
   setUndo(labels);
   await loadClasses();
   renderAll();
@@ -333,8 +238,8 @@ async function loadClasses() {
 }
 
 function renderAll() {
-  renderClasses();
-  renderObjects();
+  renderClasses(state, onClasses);
+  renderObjects(state, ready(), colour, onObjects);
   changedDraft();
   const choosing = state.choice !== null;
   $("found").hidden = !choosing;
@@ -344,48 +249,34 @@ function renderAll() {
   view.draw();
 }
 
-function renderClasses() {
-  $("classes").replaceChildren(...state.classes.map((found, at) => h(
-    "li",
-    { "aria-current": String(found.id === state.active) },
-    h("input", { type: "color", className: "swatch", value: found.colour, "aria-label": `Colour of ${found.name}`,
-      onchange: (event) => attempt(async () => { await api.patch(`/api/classes/${found.id}`, { colour: event.target.value }); await loadClasses(); renderAll(); }) }),
-    h("button", { className: "row", title: "Make it the class of new masks; double-click to rename", onclick: () => activate(found.id), ondblclick: () => rename(found) }, found.name),
-    h("span", { className: "dim" }, String(found.objects)),
-    at < 9 && h("kbd", {}, String(at + 1)),
-    !found.objects && h("button", { className: "icon", "aria-label": `Remove the class ${found.name}`,
-      onclick: () => attempt(async () => { await api.remove(`/api/classes/${found.id}`); await loadClasses(); renderAll(); }) }, "✕"),
-  )));
-}
-
-function rename(found) {
-  const name = prompt("Name of the class", found.name);
-  if (name) attempt(async () => { await api.patch(`/api/classes/${found.id}`, { name }); await loadClasses(); renderAll(); });
-}
-
-/** Makes a class that of new masks, and of the selected object. */
-async function activate(id) {
-  state.active = id;
-  const object = state.objects.find((found) => found.id === state.selected);
-  if (object && state.draft?.empty && object.class !== id) await changeObject(object, { class: id });
+async function changeClass(work) {
+  await attempt(work);
+  await loadClasses();
   renderAll();
 }
 
-function renderObjects() {
-  $("count").textContent = state.objects.length ? String(state.objects.length) : "";
-  $("no-objects").hidden = state.objects.length > 0 || !ready();
-  $("objects").replaceChildren(...state.objects.map((object, at) => {
-    const choose = h("select", { "aria-label": `Class of object ${at + 1}`, onchange: (event) => changeObject(object, { class: event.target.value ? Number(event.target.value) : null }) },
-      h("option", { value: "" }, "no class"),
-      ...state.classes.map((found) => h("option", { value: found.id, selected: found.id === object.class }, found.name)));
-    const swatch = h("span", { className: "swatch" });
-    swatch.style.background = colour(object.class);
-    return h("li", { "aria-current": String(object.id === state.selected), "data-object": object.id },
-      swatch,
-      h("button", { className: "row", onclick: () => { state.selected = object.id; renderAll(); } }, `${at + 1} · ${object.area} px`),
-      choose,
-      h("button", { className: "icon", "aria-label": `Delete object ${at + 1}`, onclick: () => removeObject(object) }, "✕"));
-  }));
+const onClasses = {
+  activate: (found) => activate(found.id),
+  recolour: (found, shade) => changeClass(() => api.patch(`/api/classes/${found.id}`, { colour: shade })),
+  remove: (found) => changeClass(() => api.remove(`/api/classes/${found.id}`)),
+  rename: (found) => {
+    const name = prompt("Name of the class", found.name);
+    if (name) changeClass(() => api.patch(`/api/classes/${found.id}`, { name }));
+  },
+};
+
+const onObjects = {
+  select: (object) => { Object.assign(state, { selected: object.id, chosen: true }); renderAll(); },
+  remove: removeObject,
+  classify: (object, id) => changeObject(object, { class: id }),
+};
+
+/** Makes a class that of new masks, and of the object that somebody selected: the one that was kept last has its class. */
+async function activate(id) {
+  state.active = id;
+  const object = state.objects.find((found) => found.id === state.selected);
+  if (object && state.chosen && state.draft?.empty && object.class !== id) await changeObject(object, { class: id });
+  renderAll();
 }
 
 // ---- everything, suggestions
@@ -493,12 +384,12 @@ canvas.addEventListener("pointerdown", (event) => {
     return;
   }
   const negative = event.button === 2 || event.shiftKey || event.altKey;
-  if (state.tool === "point" && view.isInside(at)) attempt(() => state.draft.point(at.x, at.y, !negative));
+  if (state.tool === "point" && view.isInside(at)) attempt(() => state.draft.point(at.x, at.y, !negative, event.timeStamp));
   else if (state.tool === "box") state.stroke = { from: view.clamp(at), box: null };
   else if (state.tool === "brush" || state.tool === "eraser") beginPainting(at, (state.tool === "brush") !== negative);
   else if (state.tool === "select") {
     const under = state.objects.filter((object) => rle.covers(object.mask, at.x, at.y));
-    state.selected = under.sort((a, b) => a.area - b.area)[0]?.id ?? null;
+    Object.assign(state, { selected: under.sort((a, b) => a.area - b.area)[0]?.id ?? null, chosen: true });
     renderAll();
   }
 });
@@ -526,12 +417,12 @@ canvas.addEventListener("pointermove", (event) => {
   view.draw();
 });
 
-function endStroke() {
+function endStroke(event) {
   const { stroke } = state;
   state.stroke = null;
   if (stroke?.box) {
     const [x0, y0, x1, y1] = stroke.box;
-    if (x1 - x0 >= 2 && y1 - y0 >= 2) attempt(() => state.draft.setBox(stroke.box));
+    if (x1 - x0 >= 2 && y1 - y0 >= 2) attempt(() => state.draft.setBox(stroke.box, event.timeStamp));
   } else stroke?.done?.();
   view.draw();
 }
@@ -573,7 +464,10 @@ function setTool(tool) {
   renderAll();
 }
 
-const selectedObject = () => state.objects.find((object) => object.id === state.selected);
+function removeSelected() {
+  const object = state.objects.find((found) => found.id === state.selected);
+  if (object) removeObject(object);
+}
 
 function moveCross(dx, dy, far) {
   const by = (far ? 24 : 4) / view.scale;
@@ -617,7 +511,8 @@ const KEYS = {
   "?": help,
   enter: confirmKey,
   escape: drop,
-  delete: () => { const object = selectedObject(); if (object) removeObject(object); },
+  delete: removeSelected,
+  backspace: removeSelected,
 };
 
 const ON_CANVAS = {
@@ -625,14 +520,14 @@ const ON_CANVAS = {
   arrowright: (event) => moveCross(1, 0, event.shiftKey),
   arrowup: (event) => moveCross(0, -1, event.shiftKey),
   arrowdown: (event) => moveCross(0, 1, event.shiftKey),
-  ".": () => crossPoint(true),
-  ",": () => crossPoint(false),
+  ".": (event) => crossPoint(true, event.timeStamp),
+  ",": (event) => crossPoint(false, event.timeStamp),
 };
 
-function crossPoint(on) {
+function crossPoint(on, clicked) {
   if (!ready() || !state.cross) return;
   if (state.choice) confirmKey();
-  else attempt(() => state.draft.point(state.cross.x, state.cross.y, on));
+  else attempt(() => state.draft.point(state.cross.x, state.cross.y, on, clicked));
 }
 
 function resize(by) {
@@ -640,106 +535,22 @@ function resize(by) {
   view.draw();
 }
 
-document.addEventListener("keydown", (event) => {
-  const { target } = event;
-  if (document.querySelector("dialog[open]") || target.matches?.("input:not([type=range], [type=checkbox]), select, textarea")) return;
-  const key = event.key.toLowerCase();
-  if (event.ctrlKey || event.metaKey) {
-    if (key === "z") undo(event.shiftKey ? "redo" : "undo");
-    else if (key === "y") undo("redo");
-    else return;
-    event.preventDefault();
-    return;
-  }
-  if (event.altKey) return;
-  if (key === " " && target === canvas) {
-    held = true;
-    event.preventDefault();
-    return;
-  }
-  if (key === "enter" && target.matches?.("button, a, label")) return;
-  if (target === $("strip") && (key === "arrowleft" || key === "arrowright")) {
-    event.preventDefault();
-    step(key === "arrowright" ? 1 : -1);
-    return;
-  }
-  if (/^[1-9]$/.test(key) && state.classes[Number(key) - 1]) {
-    activate(state.classes[Number(key) - 1].id);
-    return;
-  }
-  const action = (target === canvas && ON_CANVAS[key]) || KEYS[key];
-  if (action) {
-    event.preventDefault();
-    action(event);
-  }
+listen(canvas, {
+  keys: KEYS,
+  onCanvas: ON_CANVAS,
+  undo,
+  step,
+  hold: (is) => { held = is; },
+  takeClass: (at) => {
+    if (state.classes[at]) activate(state.classes[at].id);
+    return Boolean(state.classes[at]);
+  },
 });
-document.addEventListener("keyup", (event) => { if (event.key === " ") held = false; });
 
-// ---- dialogs
+// ---- uploads
 
-function help() {
-  const rows = [
-    ["Click / right-click", "a point on the object / beside it (Shift works too)"],
-    ["Enter / Esc", "keep the mask / drop it"],
-    ["C X B E V", "click, box, brush, eraser, select"],
-    ["[ ]", "smaller and larger brush"],
-    ["1 … 9", "class of new masks, and of the selected object"],
-    ["A / S", "find everything / ask the fine-tuned model"],
-    ["Ctrl+Z / Ctrl+Y", "undo and redo; while a mask is on its way, its last click"],
-    ["N / P / Shift+N", "next picture, previous, next without labels"],
-    ["D", "the picture is done"],
-    ["Delete", "remove the selected object"],
-    ["Wheel, + − 0", "larger, smaller, whole picture"],
-    ["Space or middle button", "held down: move the picture"],
-    ["Arrows . ,", "on the picture: move the cross, point on the object, point beside it"],
-  ];
-  open($("help"), "Keys", h("table", {}, ...rows.map(([keys, what]) => h("tr", {}, h("td", {}, h("kbd", {}, keys)), h("td", {}, what)))));
-}
-
-function exportDialog() {
-  const forms = [
-    ["coco", "COCO", "one JSON file, masks as run lengths"],
-    ["yolo", "YOLO", "polygons, a text file a picture"],
-    ["voc", "Pascal VOC", "boxes, an XML file a picture"],
-    ["png", "Class masks", "the class of every pixel, as PNG"],
-    ["instances", "Object masks", "the objects of a picture counted, as PNG"],
-    ["geojson", "GeoJSON", "outlines in pixels, a file a picture"],
-  ];
-  const pictures = h("input", { type: "checkbox" });
-  const links = forms.map(([form, name, what]) => {
-    const link = h("a", { href: `/api/export?format=${form}`, "data-form": form, download: "" }, name);
-    return h("tr", {}, h("td", {}, link), h("td", {}, what));
-  });
-  pictures.addEventListener("change", () => {
-    for (const row of links) {
-      const link = row.querySelector("a");
-      link.href = `/api/export?format=${link.dataset.form}${pictures.checked ? "&pictures=true" : ""}`;
-    }
-  });
-  open($("export"), "Export", h("p", {}, "Pictures that have objects or are called done."), h("label", { className: "check" }, pictures, "with the pictures"), h("table", {}, ...links));
-}
-
-function login() {
-  return new Promise((done) => {
-    const dialog = $("login");
-    const input = h("input", { type: "password", "aria-label": "Token", autocomplete: "current-password" });
-    const wrong = h("p", { className: "bad", role: "alert" });
-    const form = h("form", { onsubmit: async (event) => {
-      event.preventDefault();
-      if (await api.enter(input.value)) {
-        dialog.close();
-        done();
-      } else wrong.textContent = "That is not the token.";
-    } }, input, " ", h("button", { className: "primary" }, "Enter"));
-    dialog.addEventListener("cancel", (event) => event.preventDefault());
-    dialog.replaceChildren(h("h2", {}, "A token is needed"), h("p", {}, "kirie serve printed it when it started."), form, wrong);
-    if (!dialog.open) dialog.showModal();
-    input.focus();
-  });
-}
-
-async function uploadAll(files) {
-  const pictures = [...files];
+async function uploadAll(chosen) {
+  const pictures = [...chosen];
   let done = 0;
   for (const file of pictures) {
     wait(`Adding ${file.name} …`);
@@ -749,16 +560,18 @@ async function uploadAll(files) {
   wait(null);
   if (!done) return;
   $("which").value = "all";
-  await attempt(() => loadPictures());
+  await attempt(() => strip.load());
   toast(`${done} of ${pictures.length} pictures added`);
-  if (!state.image && state.pictures.length) openPicture(state.pictures.at(-1));
+  if (!state.image && strip.pictures.length) openPicture(strip.pictures.at(-1));
 }
 
 // ---- the rest
 
 const train = new Train($("train"), {
-  current: () => ({ image: state.image, bitmap: state.bitmap, objects: state.objects }),
+  current: () => ({ image: state.image, bitmap: state.bitmap, objects: state.objects, classes: state.classes }),
   colour,
+  // What was asked of the model before is of no use to what answers now.
+  domains: () => attempt(async () => { state.draft?.clear(); changedDraft(); await showModels(); await prepare(); }),
   adopted: (job) => {
     $("suggest").hidden = job === null;
     if (job !== null) toast("The fine-tuned model now suggests labels: Suggest, or S.");
@@ -780,14 +593,12 @@ $("previous").addEventListener("click", () => step(-1));
 $("open-help").addEventListener("click", help);
 $("open-export").addEventListener("click", exportDialog);
 $("open-train").addEventListener("click", () => attempt(() => train.show()));
-$("which").addEventListener("change", () => attempt(() => loadPictures()));
 $("size").addEventListener("input", () => view.draw());
-$("files").addEventListener("change", (event) => { uploadAll(event.target.files).finally(() => { event.target.value = ""; }); });
 $("done").addEventListener("change", (event) => attempt(async () => {
   if (!state.image) return;
   const picture = await api.patch(`/api/images/${state.image.id}`, { done: event.target.checked });
   state.image.done = picture.done;
-  remark({ done: picture.done });
+  strip.remark({ done: picture.done });
 }));
 $("add-class").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -800,45 +611,38 @@ $("add-class").addEventListener("submit", (event) => {
     await activate(made.id);
   });
 });
-$("theme").addEventListener("click", () => {
-  const root = document.documentElement;
-  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  root.dataset.theme = dark ? "light" : "dark";
-  localStorage.setItem("theme", root.dataset.theme);
-});
-const stage = $("stage");
-stage.addEventListener("dragover", (event) => { event.preventDefault(); stage.classList.add("dropping"); });
-stage.addEventListener("dragleave", () => stage.classList.remove("dropping"));
-stage.addEventListener("drop", (event) => {
-  event.preventDefault();
-  stage.classList.remove("dropping");
-  uploadAll(event.dataTransfer.files);
-});
+themes();
+files(uploadAll);
 api.onOffline((away) => {
   $("offline").hidden = !away;
   if (!away) reloadObjects();
 });
 api.onLogin(login);
 
+/** What answers: the model, and the domains that were taught. */
+async function showModels() {
+  const models = await attempt(() => api.get("/api/models"));
+  if (!models) return;
+  const { domains, domains_problem: problem } = models;
+  $("model").textContent = models.loaded.name + (domains.length ? ` + ${domains.join(", ")}` : "");
+  $("model").title = domains.length ? `Pictures like those of ${domains.join(", ")} are answered by what was learned of them` : "";
+  $("suggest").hidden = models.adopted === null;
+  if (problem) toast(`Left out: ${problem}`, true);
+}
+
 async function begin() {
-  const theme = localStorage.getItem("theme");
-  if (theme) document.documentElement.dataset.theme = theme;
   setUndo({});
   wait("Starting …");
-  const models = await attempt(() => api.get("/api/models"));
-  if (models) {
-    $("model").textContent = models.loaded.name;
-    $("suggest").hidden = models.adopted === null;
-  }
+  await showModels();
   await loadClasses();
-  await attempt(() => loadPictures());
+  await attempt(() => strip.load());
   wait(null);
   renderAll();
   const wanted = location.hash.slice(1);
-  let picture = state.pictures.find((known) => known.id === wanted);
+  let picture = strip.pictures.find((known) => known.id === wanted);
   // A picture beyond the first hundred.
   if (!picture && wanted) picture = await api.get(`/api/images/${encodeURIComponent(wanted)}`).catch(() => null);
-  picture ??= state.pictures[0];
+  picture ??= strip.pictures[0];
   if (picture) openPicture(picture);
 }
 

@@ -2,7 +2,6 @@
 
 import * as api from "./api.js";
 import * as rle from "./rle.js";
-import { tinted } from "./view.js";
 
 export const DRAFT = "#ff5c00";
 
@@ -25,7 +24,10 @@ export class Draft {
     this.past = [];
     this.asked += 1;
     this.busy = false;
+    this.domain = null;
+    this.clicked = null;
     this.tint = null;
+    this.area = 0;
   }
 
   get empty() {
@@ -43,38 +45,38 @@ export class Draft {
     this.asked += 1;
     this.busy = false;
     Object.assign(this, before);
-    this.retint();
+    this.setMask(this.mask);
     this.changed();
   }
 
-  retint() {
-    this.tint = this.mask ? tinted(this.mask, DRAFT, 0.5) : null;
-  }
-
+  /** Its tint is made when it is painted: once a frame, however often it changes. */
   setMask(mask) {
-    this.mask = rle.area(mask) ? mask : null;
-    this.retint();
+    this.area = mask ? rle.area(mask) : 0;
+    this.mask = this.area ? mask : null;
+    this.tint = null;
   }
 
-  async point(x, y, on) {
+  /** `clicked` is when it was asked for, in the page's time. */
+  async point(x, y, on, clicked) {
     this.remember();
     this.points = [...this.points, [x, y, on ? 1 : 0]];
-    await this.ask();
+    await this.ask(clicked);
   }
 
-  async setBox(box) {
+  async setBox(box, clicked) {
     this.remember();
     this.box = box;
     this.points = [];
     this.logits = null;
-    await this.ask();
+    await this.ask(clicked);
   }
 
   /** Asks the model. Of several questions on their way only the last one's answer counts. */
-  async ask() {
+  async ask(clicked) {
     this.asked += 1;
     const number = this.asked;
     this.busy = true;
+    this.clicked = null;
     this.changed();
     const prompt = { points: this.points };
     if (this.box) prompt.box = this.box;
@@ -82,7 +84,6 @@ export class Draft {
     if (this.logits && this.points.length > 1) prompt.mask_input = this.logits;
     const path = `/api/images/${this.image.id}/predict`;
     try {
-      const start = performance.now();
       let answer;
       try {
         answer = await api.post(path, { prompts: [prompt] });
@@ -97,8 +98,9 @@ export class Draft {
       this.logits = found.logits;
       this.painted = false;
       this.setMask(rle.decode(found.segmentation));
-      this.took = performance.now() - start;
+      this.domain = answer.domain;
       this.server = answer.milliseconds;
+      this.clicked = clicked;
     } finally {
       if (number === this.asked) {
         this.busy = false;
@@ -110,8 +112,9 @@ export class Draft {
   paint(from, to, radius, value) {
     const mask = this.mask ?? rle.blank(this.image.width, this.image.height);
     this.mask = rle.paint(mask, from, to, radius, value);
+    this.area = rle.area(this.mask);
     this.painted = true;
-    this.retint();
+    this.tint = null;
     this.changed();
   }
 

@@ -1,8 +1,9 @@
-// Fine-tuning on what was labelled: start, watch, compare, adopt or discard.
+// Learning from what was labelled: start, watch, compare, adopt or discard.
 
 import * as api from "./api.js";
 import { h, open, svg, toast } from "./dom.js";
 import * as rle from "./rle.js";
+import { DRAFT } from "./tools.js";
 import { tinted } from "./view.js";
 
 const percent = (value) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(1)} %`);
@@ -33,8 +34,39 @@ function chart(title, curve, steps, read, lowest) {
   return element;
 }
 
+const METHODS = ["gsam", "lora", "adapt-former", "decoder-only", "full"];
+const KINDS = {
+  semantic: {
+    words: "to suggest labels: my classes, pixel by pixel",
+    about: "The model learns to label every pixel with your classes, from the pictures that have objects or are called done. It runs beside your work; what it then suggests can be kept or corrected.",
+    fields: ["name", "steps", "method", "crop", "batch", "learning_rate"],
+    values: { steps: "300", method: "gsam", crop: "256", batch: "4", learning_rate: "0.001" },
+  },
+  continual: {
+    words: "to answer clicks better: a new kind of pictures",
+    about: "The model learns to cut out what you labelled when it is clicked or boxed, all of it in a picture as one. Once adopted, pictures that are like these are answered by what was learned of them; others by what was learned before, or by the model as it is. Nothing that was learned before changes.",
+    fields: ["name", "class", "steps", "batch", "learning_rate"],
+    values: { steps: "150", batch: "8", learning_rate: "0.0005" },
+  },
+};
+
+const heads = (...words) => h("tr", {}, ...words.map((word, at) => h("th", { className: at ? "number" : "" }, word)));
+const line = (name, ...values) => h("tr", {}, h("td", {}, name), ...values.map((value) => h("td", { className: "number" }, value)));
+
+function classTable(job) {
+  return h("table", {}, heads("IoU held out", "before", "best"),
+    ...job.classes.map((score) => line(score.name, percent(score.before), percent(score.best))),
+    line("mean", percent(job.miou_before), percent(job.miou_best)));
+}
+
+function domainTable({ pictures, held_out: heldOut, before, after, recognised }) {
+  return h("table", {}, heads(heldOut ? "on pictures held out" : "on the picture learned from", "before", "after"),
+    line("IoU, asked by a box", percent(before), percent(after)),
+    line("recognised as of this kind", "", `${recognised} of ${pictures}`));
+}
+
 export class Train {
-  /** `page` gives the current picture, its objects, the classes, and is told when a model was adopted. */
+  /** `page` gives the current picture, its objects, the classes, and is told when a model was adopted, or other domains are at work. */
   constructor(dialog, page) {
     this.dialog = dialog;
     this.page = page;
@@ -81,82 +113,89 @@ export class Train {
   render() {
     const kept = this.form && Object.fromEntries([...new FormData(this.form)]);
     const focused = document.activeElement?.name;
-    const field = (label, name, value, rest = {}) =>
-      h("label", {}, label, h("input", { name, value: kept?.[name] ?? value, type: "number", ...rest }));
-    const methods = ["gsam", "lora", "adapt-former", "decoder-only", "full"];
+    const kind = this.kind ?? "semantic";
+    const { fields, about, values } = KINDS[kind];
+    // What was typed stays, unless it was for the other kind.
+    const value = (name) => (this.shown === kind ? kept?.[name] : undefined) ?? values[name] ?? "";
+    const field = (label, name, rest = {}) => h("label", {}, label, h("input", { name, value: value(name), type: "number", ...rest }));
+    const choice = (label, name, options) => h("label", {}, label, h("select", { name },
+      ...options.map(([key, words]) => h("option", { value: key, selected: String(value(name)) === String(key) }, words))));
+    const parts = {
+      name: () => field(kind === "semantic" ? "Name" : "Name of this kind of pictures", "name",
+        { type: "text", maxLength: kind === "semantic" ? 100 : 60, ...(kind === "semantic" ? {} : { pattern: "[A-Za-z0-9_\\-]*", title: "Letters, digits, - and _" }) }),
+      class: () => choice("What is to be cut out", "class", [["", "all objects"], ...this.page.current().classes.map((found) => [found.id, found.name])]),
+      steps: () => field("Steps", "steps", { min: 1, max: 100000 }),
+      method: () => choice("Method", "method", METHODS.map((method) => [method, method])),
+      crop: () => field("Crop, pixels", "crop", { min: 32, max: 2048 }),
+      batch: () => field(kind === "semantic" ? "Crops a step" : "Pictures a step", "batch", { min: 1, max: 64 }),
+      learning_rate: () => field("Learning rate", "learning_rate", { min: 0.000001, max: 1, step: "any" }),
+    };
+    const kinds = h("select", { name: "kind", onchange: (event) => { this.kind = event.target.value; this.render(); } },
+      ...Object.entries(KINDS).map(([key, { words }]) => h("option", { value: key, selected: key === kind }, words)));
     const running = this.jobs.some((job) => job.state === "running");
     this.form = h(
       "form",
-      { className: "row-of", onsubmit: (event) => this.start(event) },
-      field("Name", "name", "", { type: "text", maxLength: 100 }),
-      field("Steps", "steps", "300", { min: 1, max: 100000 }),
-      h("label", {}, "Method", h("select", { name: "method" }, ...methods.map((m) => h("option", { value: m, selected: (kept?.method ?? "gsam") === m }, m)))),
-      field("Crop, pixels", "crop", "256", { min: 32, max: 2048 }),
-      field("Crops a step", "batch", "4", { min: 1, max: 64 }),
-      field("Learning rate", "learning_rate", "0.001", { min: 0.000001, max: 1, step: "any" }),
-      h("button", { className: "primary", disabled: running }, "Start"),
+      { onsubmit: (event) => this.start(event) },
+      h("div", { className: "row-of" }, h("label", {}, "What it is to learn", kinds)),
+      h("p", { className: "dim" }, about),
+      h("div", { className: "row-of" }, ...fields.map((name) => parts[name]()), h("button", { className: "primary", disabled: running }, "Start")),
     );
-    open(
-      this.dialog,
-      "Fine-tune on what is labelled",
-      h("p", { className: "dim" }, "The model learns to label every pixel with your classes, from the pictures that have objects or are called done. It runs beside your work; what it then suggests can be kept or corrected."),
-      this.form,
-      ...this.jobs.map((job) => this.card(job)),
-    );
+    open(this.dialog, "Teach the model what is labelled", this.form, ...this.jobs.map((job) => this.card(job)));
+    this.shown = kind;
     if (focused) this.form.elements[focused]?.focus();
   }
 
   async start(event) {
     event.preventDefault();
     const values = Object.fromEntries([...new FormData(this.form)]);
-    const settings = {
-      name: values.name,
-      method: values.method,
-      steps: Number(values.steps),
-      crop: Number(values.crop),
-      batch: Number(values.batch),
-      learning_rate: Number(values.learning_rate),
-    };
-    await this.act(() => api.post("/api/jobs", settings));
+    for (const name of ["steps", "crop", "batch", "learning_rate", "class"]) {
+      if (!(name in values)) continue;
+      if (values[name] === "") delete values[name];
+      else values[name] = Number(values[name]);
+    }
+    await this.act(() => api.post("/api/jobs", values));
   }
 
   card(job) {
     const { settings } = job;
+    const isContinual = settings.kind === "continual";
+    // Others are told what changed.
+    const tell = (adopted) => (isContinual ? this.page.domains() : this.page.adopted(adopted ? job.id : null));
     const act = (words, path, props = {}) =>
-      h("button", { ...props, onclick: () => this.act(async () => {
+      h("button", { ...props, onclick: (event) => this.act(async () => {
+        event.target.disabled = true;
         await api.post(`/api/jobs/${job.id}/${path}`);
-        if (path === "adopt") this.page.adopted(job.id);
+        if (path === "adopt") await tell(true);
       }) }, words);
     const buttons = h("div", { className: "row-of" });
     if (job.state === "running") buttons.append(act("Stop and save", "stop"));
     if (job.state === "stopped" || job.state === "failed") buttons.append(act("Go on", "resume"));
-    if (job.has_model && !job.adopted) buttons.append(act("Adopt: let it suggest", "adopt", { className: "primary" }));
-    if (job.has_model) buttons.append(h("button", { onclick: () => this.compare(job) }, "Compare on this picture"));
+    if (job.has_model && !job.adopted) buttons.append(act(isContinual ? "Adopt: let it answer clicks" : "Adopt: let it suggest", "adopt", { className: "primary" }));
+    if (job.has_model) buttons.append(h("button", { onclick: () => (isContinual ? this.compareClicks(job) : this.compare(job)) }, "Compare on this picture"));
     if (job.has_report) buttons.append(h("a", { href: `/api/jobs/${job.id}/report`, target: "_blank", rel: "noopener" }, "Report"));
     if (job.state !== "running") {
       buttons.append(h("button", { onclick: () => {
         if (confirm(`Discard the run ${job.name || job.id} and its model?`)) this.act(async () => {
           await api.remove(`/api/jobs/${job.id}`);
-          if (job.adopted) this.page.adopted(null);
+          if (job.adopted) await tell(false);
         });
       } }, "Discard"));
     }
     const state = { running: `step ${job.step} of ${settings.steps}`, done: "done", stopped: `stopped at step ${job.step}`, failed: "failed" }[job.state];
-    const scores = job.classes.map((score) =>
-      h("tr", {}, h("td", {}, score.name), h("td", { className: "number" }, percent(score.before)), h("td", { className: "number" }, percent(score.best))));
+    const measured = job.curve.some((point) => point.miou !== null);
+    const adopted = job.adopted ? (isContinual ? " — answers clicks" : " — suggests") : "";
     return h(
       "section",
       { className: "job", "data-job": job.id },
-      h("h3", {}, `${job.name || `Run ${job.id}`} `, h("span", { className: "dim" }, `${settings.method}, ${settings.steps} steps — `), h("span", { className: "state" }, state), job.adopted ? " — suggests" : ""),
+      h("h3", {}, `${job.name || `Run ${job.id}`} `, h("span", { className: "dim" }, `${isContinual ? "clicks" : settings.method}, ${settings.steps} steps — `), h("span", { className: "state" }, state), adopted),
       job.state === "running" && h("progress", { max: settings.steps, value: job.step }),
       job.message && h("p", { className: "bad" }, job.message),
       h(
         "div",
         { className: "curves" },
         chart("Loss", job.curve, settings.steps, (p) => p.loss),
-        job.miou_before !== null && chart("Mean IoU on pictures held out", job.curve, settings.steps, (p) => p.miou, 0),
-        scores.length > 0 && h("table", {}, h("tr", {}, h("th", {}, "IoU held out"), h("th", { className: "number" }, "before"), h("th", { className: "number" }, "best")), ...scores,
-          h("tr", {}, h("th", {}, "mean"), h("th", { className: "number" }, percent(job.miou_before)), h("th", { className: "number" }, percent(job.miou_best)))),
+        measured && chart("Mean IoU on pictures held out", job.curve, settings.steps, (p) => p.miou, 0),
+        job.domain ? domainTable(job.domain) : job.classes.length > 0 && classTable(job),
       ),
       buttons,
     );
@@ -208,6 +247,48 @@ export class Train {
       const regions = await ask(job.id);
       draw(after, regions);
       status.textContent = `${regions.length} regions found.`;
+    } catch (error) {
+      status.textContent = error.message;
+    }
+  }
+  /** What is labelled in the current picture, asked for by the box around it: before, and after a kind of pictures was learned. */
+  async compareClicks(job) {
+    const { image, bitmap } = this.page.current();
+    if (!image) return toast("Choose a picture first.", true);
+    this.watching?.abort();
+    const canvases = [0, 1].map(() => h("canvas", { width: image.width, height: image.height }));
+    const choose = h("select", { "aria-label": "Beside it" }, h("option", { value: "before" }, "before: the model as it is"), h("option", { value: "labelled" }, "labelled by people"));
+    const words = h("p", {}, `after: ${job.name}`);
+    const status = h("p", { className: "dim", role: "status" }, "The models are at work …");
+    let found = null;
+    const draw = (canvas, cut) => {
+      const context = canvas.getContext("2d");
+      context.drawImage(bitmap, 0, 0, image.width, image.height);
+      if (!cut) return;
+      const mask = rle.decode(cut.segmentation);
+      const tint = tinted(mask, job.settings.class === null ? DRAFT : this.page.colour(job.settings.class), 0.5, "#ffffff");
+      if (tint) context.drawImage(tint, mask.x, mask.y);
+      const [x0, y0, x1, y1] = found.box;
+      context.strokeStyle = "#ffffff";
+      context.lineWidth = Math.max(1, image.width / 500);
+      context.setLineDash([4 * context.lineWidth, 4 * context.lineWidth]);
+      context.strokeRect(x0, y0, x1 - x0, y1 - y0);
+    };
+    const show = () => { draw(canvases[0], found?.[choose.value]); draw(canvases[1], found?.after); };
+    choose.addEventListener("change", show);
+    open(
+      this.dialog,
+      `${image.name}: before and after`,
+      h("div", { className: "compare" }, h("div", {}, h("p", {}, choose), canvases[0]), h("div", {}, words, canvases[1])),
+      status,
+      h("button", { onclick: () => this.act(async () => {}) }, "Back"),
+    );
+    show();
+    try {
+      found = await api.post(`/api/images/${image.id}/compare`, { job: job.id });
+      show();
+      const recognised = found.recognised ? "The picture is recognised as of this kind." : "The picture is not recognised as of this kind: the model as it is would answer it.";
+      status.textContent = `IoU with the labels ${percent(found.before.iou)} before, ${percent(found.after.iou)} after. ${recognised}`;
     } catch (error) {
       status.textContent = error.message;
     }

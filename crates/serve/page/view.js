@@ -2,8 +2,8 @@
 
 const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 
-/** A mask as a small picture of its own, tinted, with a firm edge. */
-export function tinted(mask, hex, strength = 0.42) {
+/** A mask as a small picture of its own, tinted, with a firm edge of the same colour or another. */
+export function tinted(mask, hex, strength = 0.42, edge = hex) {
   const { w, h, data } = mask;
   if (!w || !h) return null;
   const canvas = document.createElement("canvas");
@@ -11,23 +11,26 @@ export function tinted(mask, hex, strength = 0.42) {
   canvas.height = h;
   const context = canvas.getContext("2d");
   const image = context.createImageData(w, h);
-  const [r, g, b] = rgb(hex);
-  const soft = Math.round(255 * strength);
+  const whole = new Uint32Array(image.data.buffer);
+  const inside = pixel(rgb(hex), Math.round(255 * strength));
+  const firm = pixel(rgb(edge), 255);
+  // An edge that is as wide in a large picture, which is shown smaller.
+  const wide = Math.max(1, Math.round(Math.max(mask.width, mask.height) / 800));
+  const row = wide * w;
   for (let y = 0; y < h; y += 1) {
-    for (let x = 0; x < w; x += 1) {
-      const at = y * w + x;
+    const isOuter = y < wide || y >= h - wide;
+    for (let x = 0, at = y * w; x < w; x += 1, at += 1) {
       if (!data[at]) continue;
-      const edge = x === 0 || y === 0 || x === w - 1 || y === h - 1 || !data[at - 1] || !data[at + 1] || !data[at - w] || !data[at + w];
-      const to = 4 * at;
-      image.data[to] = r;
-      image.data[to + 1] = g;
-      image.data[to + 2] = b;
-      image.data[to + 3] = edge ? 255 : soft;
+      const isEdge = isOuter || x < wide || x >= w - wide || !data[at - wide] || !data[at + wide] || !data[at - row] || !data[at + row];
+      whole[at] = isEdge ? firm : inside;
     }
   }
   context.putImageData(image, 0, 0);
   return canvas;
 }
+
+/** A pixel as canvases hold it; all machines that browsers run on put the lowest byte first. */
+const pixel = ([r, g, b], alpha) => ((alpha << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
 export class View {
   constructor(canvas, painter) {
@@ -39,6 +42,10 @@ export class View {
     this.left = 0;
     this.top = 0;
     this.wanted = false;
+    this.waiting = [];
+    /** The picture as it is shown: redrawn when the view changes, not when a mask does. */
+    this.back = document.createElement("canvas");
+    this.backIs = null;
     new ResizeObserver(() => this.resize()).observe(canvas);
   }
 
@@ -108,6 +115,12 @@ export class View {
     });
   }
 
+  /** Draws, and calls `done` when what was drawn is on its way to the screen. */
+  painted(done) {
+    this.waiting.push(done);
+    this.draw();
+  }
+
   now() {
     const ratio = window.devicePixelRatio || 1;
     const context = this.canvas.getContext("2d");
@@ -115,9 +128,30 @@ export class View {
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     if (!this.image) return;
     const zoom = ratio * this.scale;
-    context.setTransform(zoom, 0, 0, zoom, ratio * this.left, ratio * this.top);
+    const at = [zoom, 0, 0, zoom, ratio * this.left, ratio * this.top];
+    this.drawBack(at);
+    context.drawImage(this.back, 0, 0);
+    context.setTransform(...at);
     context.imageSmoothingEnabled = this.scale < 3;
-    context.drawImage(this.image, 0, 0, ...this.size);
     this.painter(context, this.scale);
+    const waiting = this.waiting.splice(0);
+    if (!waiting.length) return;
+    // A message comes after the frame.
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => { port1.close(); for (const done of waiting) done(); };
+    port2.postMessage(null);
+  }
+
+  drawBack(at) {
+    const { back, canvas, image } = this;
+    const is = [canvas.width, canvas.height, ...at].join();
+    if (this.backIs === is && this.backOf === image) return;
+    Object.assign(this, { backIs: is, backOf: image });
+    Object.assign(back, { width: canvas.width, height: canvas.height });
+    const context = back.getContext("2d");
+    context.setTransform(...at);
+    context.imageSmoothingEnabled = this.scale < 3;
+    context.imageSmoothingQuality = "high";
+    context.drawImage(image, 0, 0, ...this.size);
   }
 }

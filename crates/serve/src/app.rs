@@ -9,6 +9,7 @@ use kirie_sam::predictor::encode;
 use kirie_sam::{Engine, SamError};
 use sha2::{Digest, Sha256};
 
+use crate::domains::{AtWork, Engines};
 use crate::jobs::Jobs;
 use crate::kept::Kept;
 use crate::lane::Lane;
@@ -23,11 +24,23 @@ const LOGITS_KEPT: usize = 512;
 /// Thumbnails kept in memory, a few kilobytes each.
 const THUMBNAILS_KEPT: usize = 4096;
 
+/// Low-resolution logits of an answer.
+pub(crate) struct Logits {
+    pub(crate) image: String,
+    /// The domain that answered.
+    pub(crate) domain: Option<String>,
+    pub(crate) values: Vec<f32>,
+}
+
 /// What all requests share.
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) config: Arc<ServeConfig>,
+    /// Answers prompts, of no domain.
     pub(crate) engine: Arc<dyn Engine>,
+    /// Finds everything, in pictures of no domain.
+    pub(crate) everything: Arc<dyn Engine>,
+    pub(crate) domains: AtWork,
     pub(crate) library: Arc<Library>,
     pub(crate) store: Store,
     pub(crate) ready: Readiness,
@@ -36,7 +49,7 @@ pub(crate) struct App {
     /// Finds everything in a picture.
     pub(crate) search: Lane,
     /// Low-resolution logits of answers, by number.
-    pub(crate) logits: Arc<Kept<(String, Vec<f32>)>>,
+    pub(crate) logits: Arc<Kept<Logits>>,
     /// Small pictures, JPEG, by file.
     pub(crate) thumbnails: Arc<Kept<Vec<u8>>>,
     pub(crate) jobs: Jobs,
@@ -46,8 +59,10 @@ pub(crate) struct App {
 
 impl App {
     /// Opens the annotations, looks at the pictures, and starts the threads.
-    pub(crate) async fn new(config: ServeConfig, engine: Arc<dyn Engine>) -> Result<Self, ServeError> {
+    pub(crate) async fn new(config: ServeConfig, engines: Engines) -> Result<Self, ServeError> {
         config.check()?;
+        let Engines { prompts: engine, everything, domains } = engines;
+        let domains = AtWork::new(&config.store, domains);
         let store = Store::open(&config.store)?;
         let uploads = store.uploads().map_err(broken)?;
         let library =
@@ -59,8 +74,11 @@ impl App {
         let fingerprint = fingerprint(&*engine).map_err(broken)?;
         let folder = |source| ServeError::Folder { path: config.store.clone(), source };
         let disk = Disk::new(&config.store, &fingerprint, config.limits.disk_bytes).map_err(folder)?;
+        let reading = domains.clone();
+        tokio::task::spawn_blocking(move || reading.read()).await.map_err(broken)?;
         let ready = Readiness::new(
             Arc::clone(&engine),
+            domains.clone(),
             config.zoom,
             Arc::clone(&library),
             encoder,
@@ -69,11 +87,14 @@ impl App {
             queue,
         );
         let config = Arc::new(config);
-        let jobs =
-            Jobs::new(Arc::clone(&config), store.clone(), Arc::clone(&library)).await.map_err(broken)?;
+        let jobs = Jobs::new(Arc::clone(&config), store.clone(), Arc::clone(&library), &domains.names())
+            .await
+            .map_err(broken)?;
         Ok(Self {
             config,
             engine,
+            everything,
+            domains,
             library,
             store,
             ready,

@@ -42,6 +42,8 @@ pub struct BaseModel {
     pub name: String,
     /// Its weights, where they are not those that come with the program or were fetched.
     pub weights: Option<PathBuf>,
+    /// Side of the encoder's input that domains are learned at, pixels, where it is not the registered one.
+    pub input: Option<u32>,
 }
 
 /// What is too much.

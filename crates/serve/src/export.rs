@@ -94,6 +94,18 @@ impl Labels {
         used.len()
     }
 
+    /// Pictures with an object, of a class or of any.
+    pub(crate) fn with_objects(&self, class: Option<i64>) -> usize {
+        let wanted = |of: &u32| class.is_none_or(|class| i64::from(*of) == class);
+        self.pictures.iter().filter(|(_, _, of)| of.iter().any(wanted)).count()
+    }
+
+    /// The name of a class.
+    pub(crate) fn class_name(&self, id: i64) -> Option<String> {
+        let found = self.categories.iter().find(|(class, _)| i64::from(*class) == id);
+        found.map(|(_, name)| name.clone())
+    }
+
     /// The COCO file; pictures are named as they lie in the served folder, or as they were uploaded.
     pub(crate) fn coco(&self) -> ApiResult<Vec<u8>> {
         let pictures: Vec<ClassedMasks<'_>> =

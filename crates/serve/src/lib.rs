@@ -6,6 +6,8 @@
 //!                                                          -> store (SQLite) / library (files) / jobs (child processes)
 //! ```
 //!
+//! Where domains were taught (`domains`), `ready` asks which of them a picture is like, and its adapter answers.
+//!
 //! - [`ServeConfig`]: what it is told; [`Server`]: opens everything, listens, and ends without losing anything;
 //! - `api`: the requests, each file with the forms of what it asks and answers; `/api/openapi.json` describes them;
 //! - `label_studio`: the same model behind Label Studio's requests;
@@ -14,6 +16,7 @@
 mod api;
 mod app;
 mod config;
+mod domains;
 mod error;
 mod export;
 mod guard;
@@ -34,12 +37,12 @@ use std::time::Duration;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use kirie_sam::Engine;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use app::App;
 pub use config::{BaseModel, ServeConfig, ServeLimits};
+pub use domains::{DomainError, DomainSource, Domains, Engines};
 pub use error::ServeError;
 
 /// How long requests that are being answered may take once the service was asked to stop.
@@ -57,14 +60,14 @@ impl Server {
     ///
     /// # Errors
     /// Everything that would keep it from working: see [`ServeError`].
-    pub async fn bind(config: ServeConfig, engine: Arc<dyn Engine>) -> Result<Self, ServeError> {
+    pub async fn bind(config: ServeConfig, engines: impl Into<Engines>) -> Result<Self, ServeError> {
         let address = config.address;
         // First of all: an address that is taken should cost no time, and a free port of 0 is only known now.
         config.check()?;
         let taken = |source| ServeError::Bind { address: address.to_string(), source };
         let listener = TcpListener::bind(address).await.map_err(taken)?;
         let address = listener.local_addr().map_err(taken)?;
-        let app = App::new(config, engine).await?;
+        let app = App::new(config, engines.into()).await?;
         Ok(Self { app, listener, address })
     }
 

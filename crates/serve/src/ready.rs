@@ -12,6 +12,7 @@ use kirie_sam::predictor::encode;
 use kirie_sam::{Embedding, EncodedImage, Engine, Predictor};
 use tokio::sync::Semaphore;
 
+use crate::domains::{AtWork, routed};
 use crate::error::{ApiError, ApiResult};
 use crate::lane::Lane;
 use crate::library::{Entry, Library, Stamp};
@@ -22,7 +23,9 @@ const DECODERS: usize = 2;
 /// A picture that is ready.
 pub(crate) struct Ready {
     pub(crate) predictor: Predictor<'static>,
-    /// Whether the pixels are there, which a close look at a box needs.
+    /// The domain whose adapter answers; of such a picture there is no closer look, since adapters learn from whole pictures.
+    pub(crate) domain: Option<String>,
+    /// Whether the pixels are there, where a close look at a box needs them.
     pub(crate) pixels: bool,
     bytes: u64,
 }
@@ -35,6 +38,7 @@ pub(crate) struct Readiness {
 
 struct Shared {
     engine: Arc<dyn Engine>,
+    domains: AtWork,
     zoom: Option<f64>,
     library: Arc<Library>,
     encoder: Lane,
@@ -48,8 +52,10 @@ struct Shared {
 }
 
 impl Readiness {
+    #[allow(clippy::too_many_arguments, reason = "called once")]
     pub(crate) fn new(
         engine: Arc<dyn Engine>,
+        domains: AtWork,
         zoom: Option<f64>,
         library: Arc<Library>,
         encoder: Lane,
@@ -63,6 +69,7 @@ impl Readiness {
         Self {
             shared: Arc::new(Shared {
                 engine,
+                domains,
                 zoom,
                 library,
                 encoder,
@@ -78,7 +85,7 @@ impl Readiness {
     /// The picture if it is ready now.
     pub(crate) fn at_hand(&self, entry: &Entry, pixels: bool) -> ApiResult<Option<Arc<Ready>>> {
         let key = key(entry, self.shared.library.stamp(entry)?);
-        Ok(self.shared.remembered(&key, pixels))
+        Ok(self.shared.remembered(&by(&key, self.shared.domains.get().0), pixels))
     }
 
     /// The picture, made ready if it is not; with its pixels if `pixels`.
@@ -88,10 +95,11 @@ impl Readiness {
         tokio::spawn(async move { shared.make(entry, pixels).await }).await?
     }
 
-    /// What the encoder makes of a picture, from the disk if it is kept there; nothing is held in memory.
+    /// What the encoder makes of a picture, of whatever domain, from the disk if it is kept there; nothing is held in memory.
     pub(crate) async fn encoded(&self, entry: &Arc<Entry>) -> ApiResult<EncodedImage> {
         let key = key(entry, self.shared.library.stamp(entry)?);
-        if let Some(ready) = self.shared.remembered(&key, false) {
+        let held = self.shared.remembered(&by(&key, self.shared.domains.get().0), false);
+        if let Some(ready) = held.filter(|ready| ready.domain.is_none()) {
             return Ok(ready.predictor.image()?.clone());
         }
         let disk = self.shared.disk.clone();
@@ -120,6 +128,11 @@ fn key(entry: &Entry, stamp: Stamp) -> String {
     format!("{}-{}", entry.id, stamp.text())
 }
 
+/// The key in memory: other domains at work may answer otherwise.
+fn by(key: &str, generation: u64) -> String {
+    format!("{key}-{generation}")
+}
+
 impl Shared {
     fn remembered(&self, key: &str, pixels: bool) -> Option<Arc<Ready>> {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,23 +141,43 @@ impl Shared {
 
     async fn make(self: Arc<Self>, entry: Arc<Entry>, pixels: bool) -> ApiResult<Arc<Ready>> {
         let key = key(&entry, self.library.stamp(&entry)?);
-        if let Some(ready) = self.remembered(&key, pixels) {
+        let (generation, domains) = self.domains.get();
+        let held_as = by(&key, generation);
+        if let Some(ready) = self.remembered(&held_as, pixels) {
             return Ok(ready);
         }
         let turn = {
             let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
             making.retain(|_, turn| turn.strong_count() > 0);
-            let known = making.get(&key).and_then(Weak::upgrade);
+            let known = making.get(&held_as).and_then(Weak::upgrade);
             let turn = known.unwrap_or_default();
-            making.insert(key.clone(), Arc::downgrade(&turn));
+            making.insert(held_as.clone(), Arc::downgrade(&turn));
             turn
         };
         let _turn = turn.lock().await;
-        if let Some(ready) = self.remembered(&key, pixels) {
+        if let Some(ready) = self.remembered(&held_as, pixels) {
             return Ok(ready);
         }
 
-        let encoded = if let Some(ready) = self.remembered(&key, false) {
+        let mut decoded = None;
+        let known = self.remembered(&held_as, false);
+        // One that is known without its pixels is of no domain.
+        if let Some(domains) = domains.filter(|_| known.is_none()) {
+            let image = self.decode(&entry).await?;
+            let adapted = self.encoder.run(move || {
+                let Some((domain, engine)) = routed(Some(&domains), &image)? else {
+                    return Ok::<_, ApiError>((None, image));
+                };
+                let encoded = encode(&*engine, &image)?;
+                Ok((Some(Ready::of_domain(engine, domain, encoded)), image))
+            });
+            let (adapted, image) = adapted.await??;
+            if let Some(ready) = adapted {
+                return Ok(self.hold(held_as, ready));
+            }
+            decoded = Some(image);
+        }
+        let encoded = if let Some(ready) = known {
             Some(ready.predictor.image()?.clone())
         } else {
             let (disk, key) = (self.disk.clone(), key.clone());
@@ -153,7 +186,10 @@ impl Shared {
         let ready = match encoded {
             Some(encoded) if !pixels => self.ready(None, encoded)?,
             known => {
-                let image = self.decode(&entry).await?;
+                let image = match decoded {
+                    Some(image) => image,
+                    None => self.decode(&entry).await?,
+                };
                 let (encoded, image) = match known {
                     Some(encoded) => (encoded, image),
                     None => self.encode(&key, image).await?,
@@ -161,9 +197,13 @@ impl Shared {
                 self.ready(Some(image).filter(|_| pixels || self.zoom.is_some()), encoded)?
             }
         };
+        Ok(self.hold(held_as, ready))
+    }
+
+    fn hold(&self, key: String, ready: Ready) -> Arc<Ready> {
         let ready = Arc::new(ready);
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).put(key, Arc::clone(&ready));
-        Ok(ready)
+        ready
     }
 
     /// Runs the encoder, and keeps what it made.
@@ -184,11 +224,7 @@ impl Shared {
     }
 
     fn ready(&self, image: Option<Image>, encoded: EncodedImage) -> ApiResult<Ready> {
-        let floats = encoded.embedding.image.values.len()
-            + encoded.embedding.hq_features.as_ref().map_or(0, |features| features.values.len());
-        // The tables for enlarging masks: up to four entries a row and a column.
-        let sides = u64::from(encoded.width) + u64::from(encoded.height);
-        let mut bytes = 4 * floats as u64 + 96 * sides;
+        let mut bytes = size_of_encoded(&encoded);
         let mut predictor = Predictor::new(Arc::clone(&self.engine)).with_zoom(self.zoom);
         let pixels = image.is_some();
         match image {
@@ -198,8 +234,25 @@ impl Shared {
             }
             None => predictor.set_encoded(encoded),
         }
-        Ok(Ready { predictor, pixels, bytes })
+        Ok(Ready { predictor, domain: None, pixels, bytes })
     }
+}
+
+impl Ready {
+    fn of_domain(engine: Arc<dyn Engine>, domain: String, encoded: EncodedImage) -> Self {
+        let bytes = size_of_encoded(&encoded);
+        let mut predictor = Predictor::new(engine);
+        predictor.set_encoded(encoded);
+        Self { predictor, domain: Some(domain), pixels: true, bytes }
+    }
+}
+
+/// Bytes that an encoded picture takes in memory.
+fn size_of_encoded(encoded: &EncodedImage) -> u64 {
+    let floats = encoded.embedding.image.values.len()
+        + encoded.embedding.hq_features.as_ref().map_or(0, |features| features.values.len());
+    // The tables for enlarging masks: up to four entries a row and a column.
+    4 * floats as u64 + 96 * (u64::from(encoded.width) + u64::from(encoded.height))
 }
 
 /// What is held in memory; what was not asked for longest goes first.

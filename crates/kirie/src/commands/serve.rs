@@ -7,10 +7,11 @@ use std::thread::available_parallelism;
 
 use anyhow::Context;
 use kirie_run::Stop;
-use kirie_sam::Engine;
-use kirie_serve::{BaseModel, ServeConfig, ServeError, ServeLimits, Server};
+use kirie_sam::{BurnEngine, Engine};
+use kirie_serve::{BaseModel, Engines, ServeConfig, ServeError, ServeLimits, Server};
 
 use crate::args::ServeArgs;
+use crate::domains::ServedDomains;
 use crate::report;
 use crate::weights;
 
@@ -21,7 +22,8 @@ const TICK: std::time::Duration = std::time::Duration::from_millis(100);
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let token = token(args)?;
     args.model.machine.set_threads()?;
-    let engine = weights::load(&args.model)?;
+    let (engine, everything) = engines(args)?;
+    let (model, all_input) = (engine.model().to_owned(), everything.preprocess().size);
     let mega = |megabytes: u32| u64::from(megabytes) << 20;
     let limits = ServeLimits {
         upload_bytes: mega(args.max_upload) as usize,
@@ -46,7 +48,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         token: token.clone(),
         folder: args.folder.clone().filter(|_| !args.openapi),
         store: store.clone(),
-        zoom: args.zoom.context(engine.model()),
+        zoom: args.zoom.context(&model),
         everything: weights::everything_defaults(&engine),
         threads: args
             .model
@@ -54,12 +56,19 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
             .threads
             .map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
         program: std::env::current_exe().context("cannot find this program's own file")?,
-        base: BaseModel { name: engine.model().to_owned(), weights: args.model.weights.clone() },
+        base: BaseModel {
+            // What is small in a picture has to be seen for domains too.
+            input: (all_input != weights::variant(&model)?.preprocess.size).then_some(all_input),
+            weights: args.model.weights.clone(),
+            name: model.clone(),
+        },
         limits,
     };
+    let domains = ServedDomains::new(&args.model, &model)?;
+    let engines = Engines { prompts: engine, everything, domains: Some(Arc::new(domains)) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let server = Server::bind(config, Arc::new(engine)).await.map_err(explain)?;
+        let server = Server::bind(config, engines).await.map_err(explain)?;
         if args.openapi {
             return report::print(&server.openapi());
         }
@@ -78,6 +87,15 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         };
         Ok(server.run(asked).await?)
     })
+}
+
+/// What answers prompts, and what finds everything: the same where the model does both at one input.
+fn engines(args: &ServeArgs) -> anyhow::Result<(Arc<BurnEngine>, Arc<BurnEngine>)> {
+    let engine = Arc::new(weights::load(&args.model)?);
+    let other = args.model.input.is_none() && weights::everything_defaults(&engine).input.is_some();
+    let everything =
+        if other { Arc::new(weights::load_for_everything(&args.model)?) } else { Arc::clone(&engine) };
+    Ok((engine, everything))
 }
 
 fn token(args: &ServeArgs) -> anyhow::Result<Option<String>> {

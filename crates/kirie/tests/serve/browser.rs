@@ -65,6 +65,8 @@ async fn browser() -> Option<(Driver, Client)> {
 
 struct Page {
     client: Client,
+    /// Width and height of the picture that is open.
+    size: [u32; 2],
 }
 
 impl Page {
@@ -105,7 +107,7 @@ impl Page {
     async fn place(&self, x: f64, y: f64) -> (f64, f64) {
         let rect = self.script("const r = document.getElementById('canvas').getBoundingClientRect(); return [r.x, r.y, r.width, r.height];").await;
         let [left, top, width, height] = [0, 1, 2, 3].map(|at| rect[at].as_f64().unwrap());
-        let (w, h) = (f64::from(SIZE[0]), f64::from(SIZE[1]));
+        let (w, h) = (f64::from(self.size[0]), f64::from(self.size[1]));
         let scale = (width / w).min(height / h) * 0.97;
         (left + (width - w * scale) / 2.0 + x * scale, top + (height - h * scale) / 2.0 + y * scale)
     }
@@ -133,6 +135,31 @@ impl Page {
         self.until("document.getElementById('status').textContent.includes('ready') && document.getElementById('waiting').hidden").await;
     }
 
+    /// From the pointer event until the mask's frame is drawn, so many times around a place; tells the median.
+    async fn measure_clicks(&self, (x, y): (f64, f64), count: usize) {
+        let (mut times, mut served) = (Vec::new(), Vec::new());
+        for at in 0..count {
+            self.press(&['\u{e00c}']).await;
+            self.script("performance.clearMeasures('click to mask');").await;
+            let place = (x + (at % 6) as f64, y + (at / 6) as f64);
+            self.mouse(place, place, MOUSE_BUTTON_LEFT).await;
+            let measured = "performance.getEntriesByName('click to mask')";
+            self.until(&format!("{measured}.length === 1")).await;
+            times.push(self.script(&format!("return {measured}[0].duration;")).await.as_f64().unwrap());
+            let words = self.text("#status").await;
+            served.push(number_in(words.split('(').nth(1).unwrap()));
+        }
+        times.sort_by(f64::total_cmp);
+        served.sort_unstable();
+        let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+        eprintln!(
+            "click to mask in the page: median {median:.1} ms of {count}, worst {worst:.1} ms; median in the service {} ms",
+            served[served.len() / 2]
+        );
+        // What a release on a quiet machine is asked for is a tenth of it.
+        assert!(median < 1000.0, "{times:?}");
+    }
+
     async fn objects(&self) -> usize {
         self.script("return document.querySelectorAll('#objects li').length;").await.as_u64().unwrap()
             as usize
@@ -155,7 +182,7 @@ fn number_in(text: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_labels_corrects_exports_teaches_and_comes_back() {
     let Some((_driver, client)) = browser().await else { return };
-    let page = Page { client };
+    let page = Page { client, size: SIZE };
     let root = pictures(4);
     // What a file may be called must only ever be text.
     std::fs::rename(
@@ -178,16 +205,7 @@ async fn a_person_labels_corrects_exports_teaches_and_comes_back() {
     let area = std::f64::consts::PI * radius * radius;
     assert!((first as f64) > 0.5 * area && (first as f64) < 1.8 * area, "{first} pixels of {area:.0}");
     page.shot("2-click").await;
-    let mut times = Vec::new();
-    for at in 0..9 {
-        page.press(&['\u{e00c}']).await;
-        page.mouse((x + f64::from(at), y), (x + f64::from(at), y), MOUSE_BUTTON_LEFT).await;
-        page.until(&format!("{DRAFT} && document.getElementById('status').textContent.includes('answered')"))
-            .await;
-        times.push(number_in(&page.text("#status").await));
-    }
-    times.sort_unstable();
-    eprintln!("click to mask in the page: median {} ms of {times:?}", times[4]);
+    page.measure_clicks((x, y), 30).await;
     page.mouse((x - 0.6 * radius, y), (x - 0.6 * radius, y), MOUSE_BUTTON_RIGHT).await;
     page.until(&format!(
         "{DRAFT} && !document.getElementById('draft-text').textContent.startsWith('{first} ')"
@@ -291,7 +309,9 @@ async fn a_person_labels_corrects_exports_teaches_and_comes_back() {
     assert_eq!(service.get(&link)["annotations"].as_array().unwrap().len(), 2);
     page.click("#export .close").await;
 
-    // A tiny fine-tuning, watched, adopted, compared.
+    // A tiny fine-tuning, watched, adopted, compared on a picture with labels.
+    page.script("document.querySelectorAll('#strip button')[1].click();").await;
+    page.ready().await;
     page.click("#open-train").await;
     // The dialog opens when the list of runs has come.
     page.until("document.querySelector('#train form')").await;
@@ -308,16 +328,113 @@ async fn a_person_labels_corrects_exports_teaches_and_comes_back() {
     page.script("[...document.querySelectorAll('#train button')].find((b) => b.textContent.startsWith('Compare')).click();").await;
     page.until("document.querySelector('#train [role=status]')?.textContent.includes('regions found')").await;
     page.shot("9-compare").await;
+    // A kind of pictures, taught in the same panel; adopted, it answers clicks on them.
+    page.script(
+        "[...document.querySelectorAll('#train button')].find((b) => b.textContent === 'Back').click();",
+    )
+    .await;
+    page.until("document.querySelector('#train form')").await;
+    page.script("const kind = document.querySelector('#train [name=kind]'); kind.value = 'continual'; kind.dispatchEvent(new Event('change'));").await;
+    for (name, value) in [("name", "discs"), ("steps", "4"), ("batch", "1")] {
+        page.script(&format!("document.querySelector('#train [name={name}]').value = '{value}';")).await;
+    }
+    page.click("#train form button").await;
+    page.until("document.querySelectorAll('#train .job').length === 2 && ['done', 'failed'].includes(document.querySelector('#train .job .state').textContent)")
+        .await;
+    page.shot("10-taught").await;
+    assert_eq!(page.text("#train .job .state").await, "done", "{}", page.text("#train .job").await);
+    page.script("[...document.querySelectorAll('#train .job')[0].querySelectorAll('button')].find((b) => b.textContent.startsWith('Compare')).click();").await;
+    page.until("document.querySelector('#train [role=status]')?.textContent.includes('IoU with the labels')")
+        .await;
+    page.shot("11-compare-clicks").await;
+    page.script(
+        "[...document.querySelectorAll('#train button')].find((b) => b.textContent === 'Back').click();",
+    )
+    .await;
+    page.until("document.querySelector('#train .job .primary')").await;
+    page.script("document.querySelector('#train .job .primary').click();").await;
+    page.until("document.querySelector('#train .job h3')?.textContent.includes('answers clicks')").await;
+    assert!(page.text("#model").await.contains("discs"));
     page.click("#train .close").await;
+    page.ready().await;
     page.until("!document.getElementById('suggest').hidden").await;
 
     // The picture with the odd name is shown, its name is text, and dark is dark.
     page.click("#theme").await;
     page.script("document.querySelectorAll('#strip button')[3].click();").await;
     page.ready().await;
-    page.shot("10-dark-and-odd-name").await;
+    page.shot("12-dark-and-odd-name").await;
     assert!(page.text("#name").await.contains("<img src=x"));
     assert_ne!(page.client.title().await.unwrap(), "owned");
+    // What to label next is numbered.
+    page.script("const which = document.getElementById('which'); which.value = 'next'; which.dispatchEvent(new Event('change'));").await;
+    page.until("document.querySelectorAll('#strip .rank').length === 2").await;
+    page.shot("13-next").await;
+    page.client.close().await.unwrap();
+    drop(service);
+}
+
+/// Boxes around coins of `examples/coins.png`, pixels: left, top, right, bottom.
+const COINS: [(&str, [[f64; 4]; 4]); 3] = [
+    (
+        "large",
+        [[304., 15., 365., 72.], [315., 155., 381., 219.], [18., 232., 75., 289.], [143., 234., 202., 289.]],
+    ),
+    (
+        "medium",
+        [[22., 33., 68., 75.], [132., 26., 180., 75.], [188., 168., 238., 219.], [245., 94., 298., 146.]],
+    ),
+    (
+        "small",
+        [[79., 36., 121., 75.], [83., 105., 124., 146.], [134., 179., 175., 218.], [317., 104., 357., 146.]],
+    ),
+];
+
+/// The page as it looks at work; `docs/images/page.png` is this picture, made by a release.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_of_the_page() {
+    let Some((_driver, client)) = browser().await else { return };
+    let page = Page { client, size: [384, 303] };
+    let root = pictures(0);
+    for name in ["coins.png", "coffee.png"] {
+        let example = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
+        std::fs::copy(example, root.path().join("pictures").join(name)).unwrap();
+    }
+    let service = Service::start(root.path(), 0);
+    let coins = service.picture("coins.png");
+    page.client.goto(&format!("{}/#{coins}", service.url)).await.unwrap();
+    page.ready().await;
+    let mut kept = 0;
+    for (class, boxes) in COINS {
+        let input = page.client.find(Locator::Css("#class-name")).await.unwrap();
+        input.send_keys(class).await.unwrap();
+        page.click("#add-class button").await;
+        page.until(&format!(
+            "document.querySelector('#classes [aria-current=true] .row')?.textContent === '{class}'"
+        ))
+        .await;
+        page.script("document.getElementById('canvas').focus();").await;
+        page.press(&['x']).await;
+        for [x0, y0, x1, y1] in boxes {
+            page.mouse((x0, y0), (x1, y1), MOUSE_BUTTON_LEFT).await;
+            page.until(DRAFT).await;
+            page.press(&[ENTER]).await;
+            kept += 1;
+            page.until(&format!("document.querySelectorAll('#objects li').length === {kept}")).await;
+        }
+    }
+    // What was kept last is of its class, though another class was chosen for the next.
+    let classes = page
+        .script("return [...document.querySelectorAll('#classes .count')].map((c) => c.textContent);")
+        .await;
+    assert_eq!(classes, json!(["4", "4", "4"]));
+    // One more is on its way.
+    page.mouse((250., 171.), (297., 218.), MOUSE_BUTTON_LEFT).await;
+    page.until(&format!("{DRAFT} && document.getElementById('status').textContent.includes('answered')"))
+        .await;
+    page.shot("page").await;
+    page.press(&['c']).await;
+    page.measure_clicks((274., 196.), 30).await;
     page.client.close().await.unwrap();
     drop(service);
 }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::State;
@@ -16,6 +17,7 @@ use utoipa::ToSchema;
 
 use super::extract::{Body, PathOf};
 use crate::app::App;
+use crate::domains::routed;
 use crate::error::{ApiError, ApiResult, ErrorBody};
 use crate::lane::milliseconds;
 use crate::store::Segmentation;
@@ -54,6 +56,8 @@ pub(crate) struct Progress {
 pub(crate) struct Found {
     /// The masks, those the model rates best first.
     masks: Vec<FoundMask>,
+    /// The domain whose adapter answered; null: the model as it is.
+    domain: Option<String>,
     milliseconds: f64,
 }
 
@@ -114,9 +118,12 @@ pub(crate) async fn everything(
     let options = ask.options(&app)?;
     let pixels = app.ready.pixels(&entry).await?;
     let (events, listener) = mpsc::channel(8);
-    let (shared, heard) = (app.clone(), events.clone());
+    let (shared, heard, domains) = (app.clone(), events.clone(), app.domains.get().1);
     let search = app.search.start(move || {
-        mask_generator::generate(&*shared.engine, &pixels, &options, &mut |state| {
+        let routed = routed(domains.as_ref(), &pixels)?;
+        let (domain, engine) = routed
+            .map_or_else(|| (None, Arc::clone(&shared.everything)), |(name, engine)| (Some(name), engine));
+        let found = mask_generator::generate(&*engine, &pixels, &options, &mut |state| {
             if heard.is_closed() || shared.stopping() {
                 return ControlFlow::Break(());
             }
@@ -124,7 +131,8 @@ pub(crate) async fn everything(
             // Who reads slowly misses some; the end is sent for sure.
             let _ = heard.try_send(event("progress", &progress));
             ControlFlow::Continue(())
-        })
+        })?;
+        Ok::<_, ApiError>((found, domain))
     })?;
     tokio::spawn(async move {
         // Before its turn came, the client may be gone: then the search is dropped before it begins.
@@ -132,8 +140,8 @@ pub(crate) async fn everything(
             found = search => found,
             () = events.closed() => return,
         };
-        let last = match found.and_then(|found| found.map_err(ApiError::from)) {
-            Ok(masks) => {
+        let last = match found.flatten() {
+            Ok((masks, domain)) => {
                 let masks = masks.into_iter().map(|mask| FoundMask {
                     segmentation: mask.segmentation,
                     bbox: mask.bbox,
@@ -142,7 +150,7 @@ pub(crate) async fn everything(
                     stability_score: Some(mask.stability_score).filter(|v| v.is_finite()),
                     point_coords: mask.point_coords,
                 });
-                event("done", &Found { masks: masks.collect(), milliseconds: milliseconds(start) })
+                event("done", &Found { masks: masks.collect(), domain, milliseconds: milliseconds(start) })
             }
             Err(error) => event("failed", &error.body()),
         };

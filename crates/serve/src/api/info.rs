@@ -47,6 +47,10 @@ pub(crate) struct Models {
     known: Vec<Known>,
     /// The run of fine-tuning whose model suggests labels, if one was adopted.
     adopted: Option<i64>,
+    /// Domains that were taught and adopted: a picture that is like those of one is answered by its adapter.
+    domains: Vec<String>,
+    /// What is wrong with the registry of domains, or with some of them.
+    domains_problem: Option<String>,
 }
 
 /// The model that answers.
@@ -55,6 +59,8 @@ struct Loaded {
     name: String,
     /// Side of the encoder's input, pixels.
     input: u32,
+    /// Side of the encoder's input where everything is looked for, pixels.
+    everything_input: u32,
     /// Boxes are answered from a window so many times as large as the box; null for the whole picture.
     zoom: Option<f64>,
     /// Whether its single mask is its answer where one is asked for; otherwise the best of its three is.
@@ -83,10 +89,11 @@ pub(crate) async fn models(State(app): State<App>) -> ApiResult<Json<Models>> {
         licence: variant.licence.to_owned(),
         built_in: variant.built_in.is_some(),
     });
-    let adopted = app.store.jobs().await?.into_iter().find(|job| job.adopted).map(|job| job.id);
-    let input = app.engine.preprocess().size;
-    let loaded = Loaded { name, input, zoom: app.config.zoom, single_mask };
-    Ok(Json(Models { loaded, known: known.collect(), adopted }))
+    let adopted = app.jobs.suggesting().await?;
+    let (input, everything_input) = (app.engine.preprocess().size, app.everything.preprocess().size);
+    let loaded = Loaded { name, input, everything_input, zoom: app.config.zoom, single_mask };
+    let (domains, domains_problem) = (app.domains.names(), app.domains.problem());
+    Ok(Json(Models { loaded, known: known.collect(), adopted, domains, domains_problem }))
 }
 
 /// Whether a model's single mask is its answer.

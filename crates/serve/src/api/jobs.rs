@@ -1,4 +1,4 @@
-//! Fine-tuning on the annotations.
+//! Learning from the annotations.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::everything::event;
 use super::extract::{Body, Nothing, PathOf};
 use crate::app::App;
 use crate::error::{ApiError, ApiResult, ErrorBody};
-use crate::jobs::{JobSettings, JobView};
+use crate::jobs::{JobKind, JobSettings, JobView};
 
 /// The report is a page of its own: it may show itself, and nothing else.
 const REPORT_POLICY: &str =
@@ -37,7 +37,8 @@ pub(crate) async fn list(State(app): State<App>) -> ApiResult<Json<JobList>> {
     Ok(Json(JobList { jobs: app.jobs.list().await? }))
 }
 
-/// Starts fine-tuning the model on what is labelled now: `kirie train semantic` as a process of its own. One runs at a time.
+/// Starts learning from what is labelled now: `kirie train semantic` or `kirie train continual` as a process of its own. One runs at a
+/// time.
 #[utoipa::path(post, path = "/api/jobs", tag = "jobs", request_body = JobSettings, responses(
     (status = 201, body = JobView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
     (status = 409, body = ErrorBody), (status = 415, body = ErrorBody), (status = 422, body = ErrorBody),
@@ -60,12 +61,17 @@ pub(crate) async fn show(State(app): State<App>, PathOf(job): PathOf<i64>) -> Ap
     Ok(Json(app.jobs.view(job).await?))
 }
 
-/// Discards a run with its model and all it left. A model that suggested suggests no more.
+/// Discards a run with its model and all it left. A model that suggested suggests no more; a domain that was adopted is taken out of the
+/// registry's list, and one that was not has never touched the registry.
 #[utoipa::path(delete, path = "/api/jobs/{job}", tag = "jobs", params(("job" = i64, Path, description = "The run")), responses(
     (status = 204, description = "It is gone"), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-    (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+    (status = 404, body = ErrorBody), (status = 408, body = ErrorBody), (status = 409, body = ErrorBody),
+    (status = 422, body = ErrorBody)))]
 pub(crate) async fn remove(State(app): State<App>, PathOf(job): PathOf<i64>) -> ApiResult<StatusCode> {
-    app.jobs.discard(job).await?;
+    if app.jobs.discard(job).await? == JobKind::Continual {
+        let domains = app.domains.clone();
+        tokio::task::spawn_blocking(move || domains.read()).await?;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -99,17 +105,26 @@ pub(crate) async fn resume(
     Ok(Json(app.jobs.resume(job).await?))
 }
 
-/// Makes a finished run's model the one that suggests labels.
+/// Adopts what a finished run learned. A semantic run's model is then the one that suggests labels. A continual run's domain comes into
+/// the registry, and pictures that are like its own are answered by its adapter; 422 says that it would be in another domain's way.
 #[utoipa::path(post, path = "/api/jobs/{job}/adopt", tag = "jobs", params(("job" = i64, Path, description = "The run")),
     request_body = Nothing, responses((status = 200, body = JobView), (status = 400, body = ErrorBody),
-    (status = 401, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-    (status = 415, body = ErrorBody)))]
+    (status = 401, body = ErrorBody), (status = 404, body = ErrorBody), (status = 408, body = ErrorBody),
+    (status = 409, body = ErrorBody), (status = 415, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(crate) async fn adopt(
     State(app): State<App>,
     PathOf(job): PathOf<i64>,
     Body(Nothing {}): Body<Nothing>,
 ) -> ApiResult<Json<JobView>> {
-    Ok(Json(app.jobs.adopt(job).await?))
+    // A task of its own: what was begun is done to its end, also when the client goes away.
+    let adopted = tokio::spawn(async move {
+        let view = app.jobs.adopt(job).await?;
+        if view.kind() == JobKind::Continual {
+            tokio::task::spawn_blocking(move || app.domains.read()).await?;
+        }
+        Ok::<_, ApiError>(view)
+    });
+    Ok(Json(adopted.await??))
 }
 
 /// Watches a run: server-sent events, `job` with what `GET /api/jobs/{job}` answers, once a second until the run has ended.

@@ -1,6 +1,7 @@
 //! The requests. Each file holds those about one thing, with the forms of what is asked and answered.
 
 pub(crate) mod classes;
+pub(crate) mod compare;
 pub(crate) mod everything;
 pub(crate) mod export;
 pub(crate) mod extract;
@@ -32,7 +33,7 @@ Refused requests are answered with `{code, message}`; 503 comes with Retry-After
         (name = "images", description = "Pictures"),
         (name = "masks", description = "What the model answers"),
         (name = "objects", description = "What people keep"),
-        (name = "jobs", description = "Fine-tuning on the annotations"),
+        (name = "jobs", description = "Learning from the annotations"),
         (name = "label studio", description = "The forms of Label Studio's ML backends"),
     )
 )]
@@ -52,6 +53,7 @@ pub(crate) fn router(app: App) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(predict::predict))
         .routes(routes!(everything::everything))
         .routes(routes!(suggest::suggest))
+        .routes(routes!(compare::compare))
         .routes(routes!(objects::list, objects::create))
         .routes(routes!(objects::undo))
         .routes(routes!(objects::redo))

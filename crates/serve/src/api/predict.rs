@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::extract::{Body, Nothing, PathOf};
 use super::info::single_mask;
-use crate::app::App;
+use crate::app::{App, Logits};
 use crate::error::{ApiError, ApiResult, ErrorBody};
 use crate::lane::milliseconds;
 use crate::library::Entry;
@@ -30,6 +30,8 @@ const MOST_POINTS: usize = 256;
 pub(crate) struct Embedded {
     width: u32,
     height: u32,
+    /// The domain whose adapter answers this picture; null: the model as it is.
+    domain: Option<String>,
     /// How long it took, from nothing if it was ready before.
     milliseconds: f64,
 }
@@ -49,7 +51,8 @@ pub(crate) async fn embedding(
     let entry = app.library.get(&image)?;
     let ready = app.ready.get(&entry, false).await?;
     let encoded = ready.predictor.image()?;
-    Ok(Json(Embedded { width: encoded.width, height: encoded.height, milliseconds: milliseconds(start) }))
+    let (width, height, domain) = (encoded.width, encoded.height, ready.domain.clone());
+    Ok(Json(Embedded { width, height, domain, milliseconds: milliseconds(start) }))
 }
 
 /// What to look for.
@@ -115,6 +118,8 @@ pub(crate) enum ZoomWord {
 pub(crate) struct Answers {
     /// The model that answered.
     model: String,
+    /// The domain whose adapter answered; null: the model as it is.
+    domain: Option<String>,
     /// One for each prompt.
     answers: Vec<Answer>,
     /// Milliseconds of the whole request in the service.
@@ -148,15 +153,31 @@ pub(crate) struct AnswerMask {
 }
 
 impl Ask {
-    /// The prompts, if they make sense.
-    fn prompts(&self, app: &App, entry: &Entry) -> ApiResult<Vec<Prompt>> {
+    /// The prompts, if they make sense, without their mask inputs.
+    fn prompts(&self) -> ApiResult<Vec<Prompt>> {
         if self.prompts.is_empty() || self.prompts.len() > MOST_PROMPTS {
             return Err(ApiError::Bad(format!(
                 "{} prompts, expected 1 to {MOST_PROMPTS}",
                 self.prompts.len()
             )));
         }
-        self.prompts.iter().enumerate().map(|(at, prompt)| prompt.read(app, entry, at)).collect()
+        self.prompts.iter().enumerate().map(|(at, prompt)| prompt.read(at)).collect()
+    }
+
+    /// Gives prompts their mask inputs: what was answered on this picture before, by what answers now.
+    fn add_masks(&self, prompts: &mut [Prompt], app: &App, entry: &Entry, ready: &Ready) -> ApiResult<()> {
+        for (at, (asked, prompt)) in self.prompts.iter().zip(prompts).enumerate() {
+            let Some(name) = &asked.mask_input else { continue };
+            let kept =
+                app.logits.get(name).filter(|kept| kept.image == entry.id && kept.domain == ready.domain);
+            let kept = kept.ok_or_else(|| {
+                ApiError::Unprocessable(format!(
+                    "prompt {at}: its mask_input is no longer kept, or of another picture; ask again without it"
+                ))
+            })?;
+            prompt.mask_input = Some(kept.values.clone());
+        }
+        Ok(())
     }
 
     fn zoom(&self, app: &App) -> ApiResult<Option<f64>> {
@@ -172,7 +193,7 @@ impl Ask {
 }
 
 impl AskPrompt {
-    fn read(&self, app: &App, entry: &Entry, at: usize) -> ApiResult<Prompt> {
+    fn read(&self, at: usize) -> ApiResult<Prompt> {
         if self.points.len() > MOST_POINTS {
             return Err(ApiError::Bad(format!("prompt {at}: more than {MOST_POINTS} points")));
         }
@@ -189,15 +210,6 @@ impl AskPrompt {
             };
         }
         prompt.bbox = self.bbox.map(|[x0, y0, x1, y1]| BBox::new(x0, y0, x1, y1));
-        if let Some(name) = &self.mask_input {
-            let kept = app.logits.get(name).filter(|kept| kept.0 == entry.id);
-            let kept = kept.ok_or_else(|| {
-                ApiError::Unprocessable(format!(
-                    "prompt {at}: its mask_input is no longer kept, or of another picture; ask again without it"
-                ))
-            })?;
-            prompt.mask_input = Some(kept.1.clone());
-        }
         Ok(prompt)
     }
 }
@@ -215,29 +227,35 @@ pub(crate) async fn predict(
 ) -> ApiResult<Json<Answers>> {
     let start = Instant::now();
     let entry = app.library.get(&image)?;
-    let (answers, embedding_milliseconds) = answer(&app, &entry, &ask).await?;
+    let (answers, domain, embedding_milliseconds) = answer(&app, &entry, &ask).await?;
     let model = app.engine.model().to_owned();
-    Ok(Json(Answers { model, answers, milliseconds: milliseconds(start), embedding_milliseconds }))
+    Ok(Json(Answers { model, domain, answers, milliseconds: milliseconds(start), embedding_milliseconds }))
 }
 
-/// The answers, and how long the picture took to be ready.
-pub(crate) async fn answer(app: &App, entry: &Arc<Entry>, ask: &Ask) -> ApiResult<(Vec<Answer>, f64)> {
-    let prompts = ask.prompts(app, entry)?;
+/// The answers, the domain that gave them, and how long the picture took to be ready.
+pub(crate) async fn answer(
+    app: &App,
+    entry: &Arc<Entry>,
+    ask: &Ask,
+) -> ApiResult<(Vec<Answer>, Option<String>, f64)> {
+    let mut prompts = ask.prompts()?;
     let zoom = ask.zoom(app)?;
-    let close = zoom.is_some() && prompts.iter().any(|p| p.bbox.is_some() && p.mask_input.is_none());
+    let close = zoom.is_some() && ask.prompts.iter().any(|p| p.bbox.is_some() && p.mask_input.is_none());
     let start = Instant::now();
     let ready = match app.ready.at_hand(entry, close)? {
         Some(ready) => ready,
         None => app.ready.get(entry, close).await?,
     };
     let made_ready = milliseconds(start);
-    // Asked for one mask, a model made for three gives the best of them.
-    let best = ask.best.unwrap_or(!single_mask(app.engine.model()));
+    ask.add_masks(&mut prompts, app, entry, &ready)?;
+    // Asked for one mask, a model made for three gives the best of them; adapters are trained on the single one.
+    let best = ask.best.unwrap_or(ready.domain.is_none() && !single_mask(app.engine.model()));
     let mode = DecodeMode { multimask: ask.multimask || best, hq_only: false };
     let (keep_best, shared, id) = (best && !ask.multimask, app.clone(), entry.id.clone());
+    let domain = ready.domain.clone();
     let answers =
         app.clicks.run(move || look(&shared, &ready, &id, &prompts, mode, zoom, keep_best)).await??;
-    Ok((answers, made_ready))
+    Ok((answers, domain, made_ready))
 }
 
 /// The model's part; runs in a lane.
@@ -269,7 +287,7 @@ fn look(
                 stability_score: Some(record.stability_score).filter(|v| v.is_finite()),
                 point_coords: record.point_coords,
                 crop_box: record.crop_box,
-                logits: whole.then(|| keep(app, image, low)),
+                logits: whole.then(|| keep(app, image, ready.domain.clone(), low)),
             });
             Ok(Answer { masks: masks.collect() })
         })
@@ -277,10 +295,10 @@ fn look(
 }
 
 /// Keeps logits, and names them.
-fn keep(app: &App, image: &str, low: Vec<f32>) -> String {
+fn keep(app: &App, image: &str, domain: Option<String>, values: Vec<f32>) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let name = format!("l{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    app.logits.put(name.clone(), (image.to_owned(), low));
+    app.logits.put(name.clone(), Logits { image: image.to_owned(), domain, values });
     name
 }
 

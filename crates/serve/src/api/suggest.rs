@@ -89,8 +89,8 @@ pub(crate) async fn suggest(
     let file = app.library.file(&entry)?;
     let job = match ask.job {
         Some(job) => app.store.job(job).await?.id,
-        None => match app.store.jobs().await?.into_iter().find(|job| job.adopted) {
-            Some(job) => job.id,
+        None => match app.jobs.suggesting().await? {
+            Some(job) => job,
             None => return Err(ApiError::Conflict("no fine-tuned model was adopted yet".to_owned())),
         },
     };

@@ -234,7 +234,7 @@ async fn one(app: &App, task: &Task, drawn: &[Drawn], control: &Control) -> ApiR
     let (points, bbox, label) = prompt(drawn, f64::from(width), f64::from(height))?;
     let label = label.or_else(|| control.first_label.clone()).unwrap_or_else(|| "object".to_owned());
     let ask = Ask::one(points, bbox);
-    let (answers, _) = answer(app, &entry, &ask).await?;
+    let (answers, ..) = answer(app, &entry, &ask).await?;
     let mask = answers.into_iter().next().and_then(|answer| answer.masks.into_iter().next());
     let Some(mask) = mask.filter(|mask| mask.segmentation.area() > 0) else {
         return Ok(Prediction { model_version: version(app), score: 0.0, result: Vec::new() });

@@ -57,7 +57,7 @@ pub(crate) struct Job {
     pub(crate) settings: String,
     /// Why it failed.
     pub(crate) message: String,
-    /// Whether its model is the one that suggests.
+    /// Whether its model suggests, or its domain is at work.
     pub(crate) adopted: bool,
 }
 
@@ -116,11 +116,13 @@ impl Store {
         .await
     }
 
-    /// Makes one run's model the one that suggests, or none.
-    pub(crate) async fn adopt(&self, id: Option<i64>) -> ApiResult<()> {
+    /// Says that a run is adopted, and those in whose place it comes are not.
+    pub(crate) async fn adopt(&self, id: Option<i64>, in_place_of: Vec<i64>) -> ApiResult<()> {
         self.change(move |t| {
-            t.execute("UPDATE job SET adopted = (id = ?1) WHERE ?1 IS NOT NULL", [id])?;
-            t.execute("UPDATE job SET adopted = 0 WHERE ?1 IS NULL", [id])?;
+            for other in in_place_of {
+                t.execute("UPDATE job SET adopted = 0 WHERE id = ?1", [other])?;
+            }
+            t.execute("UPDATE job SET adopted = 1 WHERE id = ?1", [id])?;
             Ok(())
         })
         .await

@@ -117,7 +117,7 @@ async fn all_is_there_after_opening_again_and_only_one_may_open() {
     store.add_upload("u1", "one.png").unwrap();
     let job = store.add_job("first".into(), "{}".into()).await.unwrap();
     store.set_job(job, JobState::Done, String::new()).await.unwrap();
-    store.adopt(Some(job)).await.unwrap();
+    store.adopt(Some(job), Vec::new()).await.unwrap();
     drop(store);
     let store = Store::open(folder.path()).unwrap();
     assert_eq!(store.objects("a".into()).await.unwrap(), made);

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod common;
+#[cfg(unix)]
+mod continual;
 
 use std::io::{Cursor, Read, Write};
 use std::net::TcpStream;
@@ -116,7 +118,10 @@ fn click_keep_correct_undo_export_and_come_back() {
 #[test]
 fn everything_comes_with_progress_and_ends_when_nobody_listens() {
     let root = folders();
-    let service = Running::start(config(root.path()), Drawing { slow: Duration::from_millis(30) });
+    let service = Running::start(
+        config(root.path()),
+        Drawing { slow: Duration::from_millis(30), ..Drawing::default() },
+    );
     let a = service.picture("a.png");
     let path = format!("/api/images/{a}/everything");
     let (status, bytes, _) = service.raw("POST", &path, &[("content-type", "application/json")], b"{}");
@@ -205,6 +210,10 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
         ("POST", "/api/jobs".into(), json!({}), 422),
         ("POST", "/api/jobs".into(), json!({ "steps": 0 }), 400),
         ("POST", "/api/jobs".into(), json!({ "method": "../../etc" }), 400),
+        ("POST", "/api/jobs".into(), json!({ "kind": "continual", "name": "../x" }), 400),
+        ("POST", "/api/jobs".into(), json!({ "kind": "continual", "name": "Base" }), 400),
+        ("POST", "/api/jobs".into(), json!({ "class": 1 }), 400),
+        ("POST", format!("/api/images/{a}/compare"), json!({ "job": 3 }), 404),
         ("POST", "/api/jobs/3/stop".into(), json!({}), 404),
         ("POST", "/api/jobs/3/adopt".into(), json!({}), 404),
         ("GET", "/api/jobs/3/report".into(), Value::Null, 404),
@@ -398,7 +407,7 @@ fn overload_and_slow_clients() {
     let root = folders();
     let limits = ServeLimits { queue: 1, seconds: 1, ..ServeLimits::default() };
     let config = kirie_serve::ServeConfig { limits, ..config(root.path()) };
-    let service = Running::start(config, Drawing { slow: Duration::from_millis(300) });
+    let service = Running::start(config, Drawing { slow: Duration::from_millis(300), ..Drawing::default() });
     let a = service.picture("a.png");
     service.ok("POST", &format!("/api/images/{a}/embedding"), &json!({}));
     let path = format!("/api/images/{a}/predict");
@@ -438,7 +447,10 @@ fn overload_and_slow_clients() {
 #[test]
 fn a_stop_loses_nothing() {
     let root = folders();
-    let mut service = Running::start(config(root.path()), Drawing { slow: Duration::from_millis(400) });
+    let mut service = Running::start(
+        config(root.path()),
+        Drawing { slow: Duration::from_millis(400), ..Drawing::default() },
+    );
     let a = service.picture("a.png");
     let ask = json!({ "prompts": [{ "points": [[40, 30]] }] }).to_string();
     let mut stream = TcpStream::connect(service.address).unwrap();

@@ -14,7 +14,7 @@ use kirie_sam::engine::{LowResMasks, PromptBatch};
 use kirie_sam::prompt_encoder::TokenLabel;
 use kirie_sam::registry::{EverythingDefaults, Preprocess};
 use kirie_sam::{DecodeMode, Embedding, Engine, HostTensor, SamError};
-use kirie_serve::{BaseModel, ServeConfig, ServeLimits, Server};
+use kirie_serve::{BaseModel, Engines, ServeConfig, ServeLimits, Server};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use ureq::Agent;
@@ -29,6 +29,8 @@ const FRAME: u32 = 64;
 pub(crate) struct Drawing {
     /// How long a decoder call takes.
     pub(crate) slow: Duration,
+    /// By how much what it answers is larger on every side, frame pixels.
+    pub(crate) grow: f32,
 }
 
 impl Engine for Drawing {
@@ -72,6 +74,7 @@ impl Engine for Drawing {
                 (None, None) => [0.0, 0.0, 16.0, 16.0],
             };
             for mask in 0..masks {
+                let [x0, y0, x1, y1] = [x0 - self.grow, y0 - self.grow, x1 + self.grow, y1 + self.grow];
                 for y in 0..SIDE {
                     for x in 0..SIDE {
                         let (fx, fy) = ((x as f32 + 0.5) * cell, (y as f32 + 0.5) * cell);
@@ -138,13 +141,18 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(config: ServeConfig, engine: Drawing) -> Self {
+        Self::with(config, Arc::new(engine))
+    }
+
+    /// The same with more than one model.
+    pub(crate) fn with(config: ServeConfig, engines: impl Into<Engines> + Send + 'static) -> Self {
         let (sender, receiver) = channel();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
-                let server = Server::bind(config, Arc::new(engine)).await.unwrap();
+                let server = Server::bind(config, engines).await.unwrap();
                 sender.send((server.address(), server.openapi())).unwrap();
                 server.run(async { drop(stopped.await) }).await.unwrap();
             });
