@@ -1,6 +1,9 @@
-"""The encoders of EfficientViT-SAM in PyTorch, beside `kirie bench encoder`: the same layers and sizes, random weights.
+"""The encoders of EfficientViT-SAM in PyTorch and in ONNX Runtime, beside `kirie bench encoder`: the same layers and sizes, random weights.
 
-    python crates/sam/peers/encoder_pytorch.py KIRIE [--models efficientvit-sam-l0 ...] [--rounds 3] [--threads 2]
+    pip install torch onnxruntime
+    python crates/sam/peers/encoder_pytorch.py KIRIE [--models efficientvit-sam-l0 ...] [--rounds 3] [--threads 2] [--onnx DIR]
+
+With `--onnx DIR`, ONNX Runtime runs `DIR/MODEL.encoder.onnx` as `kirie export` writes it; then models without layers here (mobile-sam) can be asked for too.
 
 Runs kirie and PyTorch in turns and prints medians. PyTorch runs as it comes (`eager`), with its channels last (`channels last`), and
 traced and frozen with its channels last, norms folded (`frozen`).
@@ -133,6 +136,26 @@ def seconds(run, repeats):
     return took
 
 
+def pytorch(name):
+    model, x = build(name)
+    other, _ = build(name)
+    last = x.to(memory_format=torch.channels_last)
+    other.to(memory_format=torch.channels_last)
+    frozen = torch.jit.freeze(torch.jit.trace(other, last))
+    return {"eager": lambda: model(x), "channels last": lambda: other(last), "frozen": lambda: frozen(last)}
+
+
+def onnxruntime(path, threads):
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    given = session.get_inputs()[0]
+    x = torch.randn(*[side if isinstance(side, int) else 1 for side in given.shape]).numpy()
+    return lambda: session.run(None, {given.name: x})
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("kirie")
@@ -140,17 +163,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--onnx")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     for name in args.models:
-        model, x = build(name)
-        print(f"{name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} million parameters")
+        print(name)
         with torch.inference_mode():
-            last = x.to(memory_format=torch.channels_last)
-            ways = {"eager": lambda: model(x)}
-            frozen = torch.jit.freeze(torch.jit.trace(model.to(memory_format=torch.channels_last), last))
-            ways["channels last"] = lambda: model(last)
-            ways["frozen"] = lambda: frozen(last)
+            ways = pytorch(name) if name in MODELS else {}
+            if args.onnx:
+                ways["onnxruntime"] = onnxruntime(f"{args.onnx}/{name}.encoder.onnx", args.threads)
             for way in ways.values():
                 seconds(way, 2)
             found = {"kirie": []} | {way: [] for way in ways}
@@ -159,7 +180,6 @@ def main():
                 answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
                 found["kirie"].append(answer["seconds"]["median"])
                 for way, run in ways.items():
-                    model.to(memory_format=torch.contiguous_format if way == "eager" else torch.channels_last)
                     found[way].append(statistics.median(seconds(run, args.repeats)))
         for way, medians in found.items():
             ratio = statistics.median(medians) / statistics.median(found["kirie"])
