@@ -165,7 +165,8 @@ impl JobSettings {
         let (foreground, pictures) = match self.class {
             None => ("all".into(), labels.with_objects(None)),
             Some(id) => {
-                let name = labels.class_name(id).ok_or_else(|| ApiError::not_found("class", id))?;
+                let missing = || ApiError::Unprocessable(format!("there is no class {id}"));
+                let name = labels.class_name(id).ok_or_else(missing)?;
                 (Toml::Array(vec![name.into()]), labels.with_objects(Some(id)))
             }
         };

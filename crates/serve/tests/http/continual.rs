@@ -141,7 +141,7 @@ fn a_kind_of_pictures_is_taught_adopted_and_discarded() {
 
     // Learned from one class; the other settings have defaults.
     let settings = json!({ "kind": "continual", "name": "squares", "class": class, "steps": 2 });
-    assert_eq!(service.json("POST", "/api/jobs", &json!({ "kind": "continual", "class": 99 })).0, 404);
+    assert_eq!(service.json("POST", "/api/jobs", &json!({ "kind": "continual", "class": 99 })).0, 422);
     let first = taught(&service, &settings);
     let view = service.get(&format!("/api/jobs/{first}"));
     let score = json!({ "pictures": 1, "held_out": false, "before": 0.25, "after": 0.75, "recognised": 1 });
