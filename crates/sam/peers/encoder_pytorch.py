@@ -3,7 +3,7 @@
     pip install torch onnxruntime
     python crates/sam/peers/encoder_pytorch.py KIRIE [--models efficientvit-sam-l0 ...] [--rounds 3] [--threads 2] [--onnx DIR]
 
-With `--onnx DIR`, ONNX Runtime runs `DIR/MODEL.encoder.onnx` as `kirie export` writes it; then models without layers here (mobile-sam) can be asked for too.
+With `--onnx DIR`, ONNX Runtime runs `DIR/MODEL-encoder.onnx` as `kirie export` writes it; then models without layers here (mobile-sam) can be asked for too.
 
 Runs kirie and PyTorch in turns and prints medians. PyTorch runs as it comes (`eager`), with its channels last (`channels last`), and
 traced and frozen with its channels last, norms folded (`frozen`).
@@ -171,7 +171,7 @@ def main():
         with torch.inference_mode():
             ways = pytorch(name) if name in MODELS else {}
             if args.onnx:
-                ways["onnxruntime"] = onnxruntime(f"{args.onnx}/{name}.encoder.onnx", args.threads)
+                ways["onnxruntime"] = onnxruntime(f"{args.onnx}/{name}-encoder.onnx", args.threads)
             for way in ways.values():
                 seconds(way, 2)
             found = {"kirie": []} | {way: [] for way in ways}
