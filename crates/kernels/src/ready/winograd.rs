@@ -80,7 +80,8 @@ impl Winograd {
         let (down, across) = (s.height.div_ceil(SIDE), s.width.div_ceil(SIDE));
         // Rows of tiles that are no whole number of vectors: a gap between rows is a tile too, and dropped.
         let width = if across.is_multiple_of(lanes) { across } else { across + 1 };
-        let (all, panel) = (down * width, lanes * ABREAST);
+        // (After the last row there is none.)
+        let (all, panel) = ((down - 1) * width + across, lanes * ABREAST);
         let to = Output::new(y);
         (0..all.div_ceil(panel)).into_par_iter().for_each(|task| {
             let tiles = Tiles::new(self.isa, s, width, task * panel..all.min((task + 1) * panel));

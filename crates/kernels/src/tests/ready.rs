@@ -69,25 +69,24 @@ proptest! {
     }
 }
 
-/// Pictures smaller than a tile, and the sizes around one.
+/// Pictures smaller than a tile, the sizes around one, and one whose tiles with the gaps between rows are one more than a panel.
 #[test]
-fn small_pictures() {
-    for side in 1..10 {
-        check(
-            &Conv2d {
-                batch: 1,
-                in_channels: 16,
-                out_channels: 17,
-                height: side,
-                width: 11 - side,
-                kernel: [3, 3],
-                stride: [1, 1],
-                padding: [1, 1],
-                groups: 1,
-            },
-            Activation::Relu,
-            true,
-        );
+fn edges_of_tiles() {
+    let mut sizes: Vec<_> = (1..10).map(|side| (side, 11 - side)).collect();
+    sizes.extend([(12, 40), (9, 37)]);
+    for (height, width) in sizes {
+        let s = Conv2d {
+            batch: 1,
+            in_channels: 16,
+            out_channels: 17,
+            height,
+            width,
+            kernel: [3, 3],
+            stride: [1, 1],
+            padding: [1, 1],
+            groups: 1,
+        };
+        check(&s, Activation::Relu, true);
     }
 }
 
