@@ -165,12 +165,6 @@ impl BurnEngine {
         &self.model
     }
 
-    /// Leaves everything to Burn, on the processor as elsewhere: for comparison.
-    pub fn all_by_burn(mut self) -> Self {
-        (self.cpu_encoder, self.cpu_decoder) = (None, None);
-        self
-    }
-
     fn decode_on_cpu(
         &self,
         decoder: &CpuDecoder,

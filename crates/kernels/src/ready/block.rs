@@ -16,8 +16,8 @@ const BUDGET: usize = 320 * 1024;
 /// Fewest rows of a strip, as long as there are more: the rows around it are made twice.
 const FEWEST_ROWS: usize = 4;
 
-/// A convolution and then a pointwise one, as in EfficientViT's fused MBConv or, if the first is pointwise too, a transformer's MLP: `x` `[channels, height, width]` into `y`, plus `add`
-/// of its size.
+/// A convolution and then a pointwise one, as in EfficientViT's fused MBConv or, if the first is pointwise too, a transformer's MLP:
+/// `x` `[channels, height, width]` into `y`, plus `add` of its size.
 ///
 /// # Panics
 /// When a length does not fit, the second is not pointwise, or either has groups (or the first is depthwise).
@@ -33,7 +33,7 @@ pub fn fused_block(
     let shape = first.check(size, x.len());
     let [rows, columns] = shape.output();
     last.check([rows, columns], first.channels()[1] * rows * columns);
-    expect_room(last, [rows, columns], add, y);
+    last.check_room([rows, columns], add, y);
     if y.is_empty() {
         return;
     }
@@ -76,7 +76,7 @@ pub fn inverted_block(
     let middle = depthwise.check(size, expand.channels()[1] * size[0] * size[1]);
     let [oh, ow] = middle.output();
     last.check([oh, ow], depthwise.channels()[1] * oh * ow);
-    expect_room(last, [oh, ow], add, y);
+    last.check_room([oh, ow], add, y);
     if y.is_empty() {
         return;
     }
@@ -95,18 +95,7 @@ pub fn inverted_block(
     block.run(oh, y);
 }
 
-fn expect_room(last: &ReadyConv, [rows, columns]: [usize; 2], add: Option<&[f32]>, y: &[f32]) {
-    assert_eq!(y.len(), last.channels()[1] * rows * columns, "the length of the block's result");
-    assert!(add.is_none_or(|add| add.len() == y.len()), "what is added has the size of the result");
-}
-
 impl ReadyConv {
-    fn check(&self, size: [usize; 2], x: usize) -> Conv2d {
-        let shape = Conv2d { height: size[0], width: size[1], ..self.shape };
-        shape.check(Some(x), None, None, None);
-        shape
-    }
-
     fn pointwise(&self) -> &Pointwise {
         match &self.way {
             Way::Pointwise(way) if self.shape.groups == 1 => way,

@@ -23,7 +23,7 @@ pub(super) struct Depthwise {
 }
 
 impl Depthwise {
-    pub(super) fn new(isa: Isa, _: &Conv2d, weight: &[f32]) -> Self {
+    pub(super) fn new(isa: Isa, weight: &[f32]) -> Self {
         Self { isa, weight: weight.to_vec() }
     }
 

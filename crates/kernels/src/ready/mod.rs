@@ -68,7 +68,7 @@ impl ReadyConv {
         shape.check(None, Some(weight.len()), Some(bias.len()), None);
         let Conv2d { in_channels, out_channels, kernel, stride, padding, groups, .. } = shape;
         let way = if groups == in_channels && groups == out_channels {
-            Way::Depthwise(Depthwise::new(isa, &shape, weight))
+            Way::Depthwise(Depthwise::new(isa, weight))
         } else if kernel == [1, 1] && stride == [1, 1] && padding == [0, 0] {
             Way::Pointwise(Pointwise::new(isa, &shape, weight))
         } else if kernel == [3, 3]
@@ -94,7 +94,25 @@ impl ReadyConv {
     /// # Panics
     /// When the kernel is larger than the padded picture.
     pub fn output(&self, size: [usize; 2]) -> [usize; 2] {
-        Conv2d { height: size[0], width: size[1], ..self.shape }.output()
+        self.at(size).output()
+    }
+
+    /// Its numbers for a picture of this size.
+    fn at(&self, size: [usize; 2]) -> Conv2d {
+        Conv2d { height: size[0], width: size[1], ..self.shape }
+    }
+
+    /// The same, for an input of so many floats.
+    fn check(&self, size: [usize; 2], x: usize) -> Conv2d {
+        let shape = self.at(size);
+        shape.check(Some(x), None, None, None);
+        shape
+    }
+
+    /// The result's room, and that of what is added to it.
+    fn check_room(&self, size: [usize; 2], add: Option<&[f32]>, y: &[f32]) {
+        self.at(size).check(None, None, None, Some(y.len()));
+        assert!(add.is_none_or(|add| add.len() == y.len()), "what is added has the size of the result");
     }
 
     /// `x` `[in_channels, height, width]` into `y` `[out_channels, rows, columns]`, plus `add` of the same size, on all threads of the
@@ -103,11 +121,8 @@ impl ReadyConv {
     /// # Panics
     /// When a length does not fit.
     pub fn forward(&self, size: [usize; 2], x: &[f32], add: Option<&[f32]>, y: &mut [f32]) {
-        let shape = Conv2d { height: size[0], width: size[1], ..self.shape };
-        shape.check(Some(x.len()), None, None, Some(y.len()));
-        if let Some(add) = add {
-            assert_eq!(add.len(), y.len(), "what is added has the size of the result");
-        }
+        let shape = self.check(size, x.len());
+        self.check_room(size, add, y);
         if y.is_empty() {
             return;
         }
